@@ -1,0 +1,141 @@
+"""Debian packages as a corpus source: find or download, check, unpack once."""
+
+import hashlib
+import io
+import logging
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+LOG = logging.getLogger(__name__)
+
+# package -> (version, sha256 of its .deb)
+KNOWN = {
+    "fillets-ng-data": (
+        "1.0.1-1.1",
+        "25de89afd8b1adf7bcace8290248a6a22c89cd42300317e69000e162c032cf84",
+    ),
+    "fillets-ng-data-cs": (
+        "1.0.1-1.1",
+        "3ecef99b9456f1c80c9625c6f2418642b52d58e7167a46bad7a412db17991b14",
+    ),
+    "fillets-ng-data-nl": (
+        "1.0.1-1.1",
+        "afb4443fda9ab507dee578b75be857d121718a1cd6017a474f30e0eb13dc9d10",
+    ),
+    "tuxpaint-stamps-default": (
+        "2022.06.04-1",
+        "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+    ),
+}
+
+
+def get(package: str, download_dir: Path) -> Path:
+    """Folder that holds the unpacked package; made on the first call.
+
+    Args:
+        package: Debian package name.
+        download_dir: Folder searched for ``<package>_*.deb``; what is missing there is
+            downloaded to it, and unpacked under its ``unpacked/``.
+
+    Raises:
+        ValueError: When the package is not found or its hash is wrong.
+    """
+    download_dir.mkdir(parents=True, exist_ok=True)
+    deb = find(package, download_dir)
+    if deb is None:
+        download(package, download_dir)
+        deb = find(package, download_dir)
+    if deb is None:
+        raise ValueError(f"{package} must leave a .deb in {download_dir}, but got none")
+    folder = download_dir / "unpacked" / deb.stem
+    if not folder.is_dir():
+        check(package, deb)
+        unpack(deb, folder)
+    return folder
+
+
+def find(package: str, download_dir: Path) -> Path | None:
+    """The package's .deb in a folder, the known version first, or None."""
+    found = sorted(download_dir.glob(f"{package}_*.deb"))
+    known = [deb for deb in found if version(deb) == KNOWN.get(package, ("",))[0]]
+    return (known or found or [None])[-1]
+
+
+def version(deb: Path) -> str:
+    """Version of ``name_version_architecture.deb``."""
+    return deb.stem.split("_")[1]
+
+
+def download(package: str, download_dir: Path) -> None:
+    """Run ``apt-get download``, after ``apt-get update`` when the first try fails."""
+    if shutil.which("apt-get") is None:
+        raise ValueError(
+            f"{package} must be in {download_dir} where there is no apt-get, but got no"
+            f" such file; put {package}_<version>_all.deb there"
+        )
+    LOG.info("downloading %s to %s", package, download_dir)
+    command = ["apt-get", "download", package]
+    if subprocess.run(command, cwd=download_dir, check=False).returncode == 0:
+        return
+    update = subprocess.run(["apt-get", "update"], check=False).returncode
+    again = subprocess.run(command, cwd=download_dir, check=False).returncode
+    if again != 0:
+        raise ValueError(
+            f"apt-get download {package} must succeed, but got exit status {again}"
+            f" (apt-get update: {update}); put the .deb in {download_dir} by hand"
+        )
+
+
+def check(package: str, deb: Path) -> None:
+    """Compare the hash of a known version; note any other version in the log."""
+    known_version, sha256 = KNOWN.get(package, ("", ""))
+    if version(deb) != known_version:
+        LOG.warning("%s: unchecked version, known: %s", deb.name, known_version)
+        return
+    with deb.open("rb") as stream:
+        got = hashlib.file_digest(stream, "sha256").hexdigest()
+    if got != sha256:
+        raise ValueError(
+            f"sha256 of {deb} must be {sha256}, but got {got}; delete the file and"
+            " run again"
+        )
+
+
+def unpack(deb: Path, folder: Path) -> None:
+    """Unpack beside ``folder`` and rename, so that ``folder`` is whole or absent."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    LOG.info("unpacking %s", deb.name)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        tree = Path(scratch, "tree")
+        tree.mkdir()
+        if shutil.which("dpkg-deb"):
+            subprocess.run(["dpkg-deb", "-x", str(deb), str(tree)], check=True)
+        else:
+            extract(deb, tree)
+        if not folder.is_dir():  # another process may have been faster
+            os.rename(tree, folder)
+
+
+def extract(deb: Path, folder: Path) -> None:
+    """Unpack without dpkg-deb: a .deb is an ``ar`` archive that holds a data.tar."""
+    for name, content in ar_members(deb.read_bytes()):
+        if name.startswith("data.tar"):
+            with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+                tar.extractall(folder, filter="data")
+            return
+    raise ValueError(f"{deb} must hold a data.tar, but got no such member")
+
+
+def ar_members(archive: bytes):
+    """Yield (name, content) of an ``ar`` archive: 60-byte headers, even offsets."""
+    start = len(b"!<arch>\n")
+    while start + 60 <= len(archive):
+        header = archive[start : start + 60]
+        size = int(header[48:58])
+        name = header[:16].decode().strip().rstrip("/")
+        yield name, archive[start + 60 : start + 60 + size]
+        start += 60 + size + size % 2

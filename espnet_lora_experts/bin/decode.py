@@ -1,0 +1,162 @@
+"""Stage 9: decodes test sets with every system, language-aware and language-agnostic.
+
+    python -m espnet_lora_experts.bin.decode --expdir exp --systems "vanilla multi mole" \
+        --data_root dump/raw --test_sets test --langs "es ru" --backbone openai/whisper-tiny
+
+Writes ``exp/<system>/decode_<mode>/<set>/output.<job>/1best_recog/{text,token,score,lang}``
+as ``asr_inference`` does, and merges the jobs into ``exp/<system>/decode_<mode>/<set>/``.
+Known systems: ``vanilla`` (padded to 30 s), ``two_pass`` (vanilla finds the language,
+then the experts of ``mono``), and any folder of ``--expdir`` with a ``system.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from espnet_lora_experts.bin.format_data import read_table
+from espnet_lora_experts.inference import Result, Speech2Text
+from espnet_lora_experts.whisper.audio import read_audio
+from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.folder import write_json
+
+TABLES = ("text", "token", "score", "lang")
+AWARE_ONLY, AGNOSTIC_ONLY = ("mono",), ("two_pass",)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this stage."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--expdir", default="exp", type=Path)
+    parser.add_argument("--systems", required=True, help='e.g. "vanilla multi mole kd"')
+    parser.add_argument("--modes", default="aware agnostic")
+    parser.add_argument("--data_root", default="dump/raw", type=Path)
+    parser.add_argument("--test_sets", default="test")
+    parser.add_argument("--langs", required=True, help="languages that may be found")
+    parser.add_argument("--backbone", default="openai/whisper-tiny")
+    parser.add_argument("--batch_seconds", type=float, default=160.0)
+    parser.add_argument("--pad_to_30s", action="store_true", help="tuned systems too")
+    parser.add_argument("--suffix", default="", help="of the decode folders' names")
+    parser.add_argument("--ngpu", type=int, default=0)
+    parser.add_argument("--nj", type=int, default=1, help="number of jobs")
+    parser.add_argument("--job", type=int, default=1, help="this job; 0 merges all")
+    parser.add_argument("--skip_done", action="store_true", help="keep what is decoded")
+    return parser
+
+
+def main(cmd=None) -> None:
+    """Decodes this job's share of every test set with every system."""
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    args = get_parser().parse_args(cmd)
+    work = [
+        (system, mode, test_set, folder_of(args, system, mode, test_set))
+        for system in args.systems.split()
+        for mode in modes_of(system, args.modes.split())
+        for test_set in args.test_sets.split()
+    ]
+    if args.skip_done:
+        work = [w for w in work if not (w[-1] / "decode.json").exists()]
+    if args.job:
+        decode_all(work, args)
+    if args.nj == 1 or not args.job:
+        for *_, folder in work:
+            merge(folder, args.nj)
+
+
+def modes_of(system: str, modes: list[str]) -> list[str]:
+    """The modes that a system has: experts must be told, two_pass is for not knowing."""
+    no = {"aware": system in AGNOSTIC_ONLY, "agnostic": system in AWARE_ONLY}
+    return [mode for mode in modes if not no[mode]]
+
+
+def folder_of(args, system: str, mode: str, test_set: str) -> Path:
+    """Where one system's results for one set and mode go."""
+    return args.expdir / system / f"decode_{mode}{args.suffix}" / test_set
+
+
+def decode_all(work, args) -> None:
+    """Decodes with one system after the other, all in one Whisper where possible."""
+    backbone = Backbone.from_pretrained(args.backbone)
+    if args.ngpu:
+        backbone = backbone.to("cuda")
+    loaded, recognizer = None, None
+    for system, mode, test_set, folder in work:
+        if loaded != system:
+            loaded, recognizer = system, load(system, backbone, args)
+        decode_set(recognizer, args.data_root / test_set, mode, folder, args)
+
+
+def load(system: str, backbone: Backbone, args) -> Speech2Text:
+    """A system by its name."""
+    kwargs = {"batch_seconds": args.batch_seconds}
+    vanilla = Speech2Text.vanilla(backbone, args.langs.split(), **kwargs)
+    if system == "vanilla":
+        return vanilla
+    folder = args.expdir / ("mono" if system == "two_pass" else system)
+    tuned = Speech2Text.from_pretrained(
+        folder, backbone, pad_to_30s=args.pad_to_30s, **kwargs
+    )
+    tuned.backbone.to(backbone.hf.device)
+    tuned.system.to(backbone.hf.device)
+    return tuned.two_pass(vanilla) if system == "two_pass" else tuned
+
+
+def decode_set(recognizer: Speech2Text, data: Path, mode: str, folder: Path, args):
+    """Decodes one job's share of one set; longest clips first."""
+    utts = sorted(read_table(data / "wav.scp").items())[args.job - 1 :: args.nj]
+    clips = [read_audio(path) for _, path in utts]
+    utt2lang = read_table(data / "utt2lang")
+    langs = [utt2lang[utt] for utt, _ in utts] if mode == "aware" else None
+    start = time.perf_counter()
+    with tqdm(total=len(clips), desc=f"{folder}", ncols=79, mininterval=5) as bar:
+        results = recognizer(clips, langs, progress=bar.update)
+    seconds = time.perf_counter() - start
+    audio = sum(len(clip) for clip in clips) / 16_000
+    job = folder / f"output.{args.job}"
+    write_tables(job / "1best_recog", [utt for utt, _ in utts], results)
+    threads = torch.get_num_threads()
+    write_json(
+        job / "decode.json", {"s": seconds, "audio_s": audio, "threads": threads}
+    )
+
+
+def write_tables(folder: Path, utts: list[str], results: list[Result]) -> None:
+    """One line an utterance in each table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {
+        "text": [result.text for result in results],
+        "token": [" ".join(result.tokens) for result in results],
+        "score": [f"{result.score:.4f}" for result in results],
+        "lang": [result.lang for result in results],
+    }
+    for name, values in rows.items():
+        lines = [f"{utt} {value}".rstrip() for utt, value in zip(utts, values)]
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def merge(folder: Path, nj: int) -> None:
+    """Puts the jobs' tables together, sorted by utterance."""
+    jobs = [folder / f"output.{job}" for job in range(1, nj + 1)]
+    missing = [str(job) for job in jobs if not (job / "decode.json").exists()]
+    if missing:
+        raise FileNotFoundError(f"all jobs must have finished, but {missing} have not")
+    for name in TABLES:
+        texts = [(job / "1best_recog" / name).read_text("utf-8") for job in jobs]
+        lines = sorted(line for text in texts for line in text.splitlines())
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    facts = [json.loads((job / "decode.json").read_text()) for job in jobs]
+    seconds, audio = (sum(fact[k] for fact in facts) for k in ("s", "audio_s"))
+    rtf = seconds / audio if audio else 0.0
+    write_json(folder / "decode.json", {"rtf": rtf, "s": seconds, "audio_s": audio})
+
+
+if __name__ == "__main__":
+    main()

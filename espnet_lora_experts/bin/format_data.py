@@ -1,0 +1,192 @@
+"""Stage 2: Kaldi-style data dirs to dump/raw: 16 kHz flac, text policy, languages checked.
+
+    python -m espnet_lora_experts.bin.format_data --langs "es ru" \
+        --in_dirs "data/train data/test" --out_dirs "dump/raw/train dump/raw/test"
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import unicodedata
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+from espnet_lora_experts.whisper import languages
+from espnet_lora_experts.whisper.audio import read_audio
+from espnet_lora_experts.whisper.features import SAMPLE_RATE
+
+TEXT_POLICIES = ("raw", "lower", "normalized")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Options of this stage."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--in_dirs", required=True, help="wav.scp text utt2lang utt2spk"
+    )
+    parser.add_argument("--out_dirs", required=True, help="as many folders to write")
+    parser.add_argument("--langs", required=True, help='language codes, e.g. "es ru"')
+    parser.add_argument(
+        "--text_policy",
+        default="raw",
+        choices=TEXT_POLICIES,
+        help="raw: as it is; lower: lower case; normalized: as scored (no punctuation)",
+    )
+    parser.add_argument("--min_wav_duration", type=float, default=0.1, help="seconds")
+    parser.add_argument("--max_wav_duration", type=float, default=30.0, help="seconds")
+    parser.add_argument("--nj", type=int, default=2, help="threads")
+    return parser
+
+
+def main(cmd=None) -> None:
+    """Formats every data dir."""
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    args = get_parser().parse_args(cmd)
+    in_dirs, out_dirs = args.in_dirs.split(), args.out_dirs.split()
+    if len(in_dirs) != len(out_dirs):
+        raise ValueError(
+            f"--out_dirs must be as many as --in_dirs, but got {len(out_dirs)} for "
+            f"{len(in_dirs)}"
+        )
+    for code in args.langs.split():
+        languages.get(code)
+    for source, target in zip(in_dirs, out_dirs, strict=True):
+        format_dir(Path(source), Path(target), args)
+
+
+def format_dir(source: Path, target: Path, args: argparse.Namespace) -> None:
+    """Writes one dump dir; utterances that cannot be used are counted by reason.
+
+    Raises:
+        FileNotFoundError: A file of the data dir is missing.
+        ValueError: Nothing is left.
+    """
+    tables = {
+        name: read_table(source / name) for name in ("wav.scp", "text", "utt2lang")
+    }
+    speakers = source / "utt2spk"
+    tables["utt2spk"] = read_table(speakers) if speakers.exists() else {}
+    (target / "data").mkdir(parents=True, exist_ok=True)
+    work = partial_format(tables, target, args)
+    with ThreadPoolExecutor(args.nj) as pool:
+        utts = sorted(tables["wav.scp"])
+        done = [
+            *tqdm(pool.map(work, utts), total=len(utts), desc=str(target), ncols=79)
+        ]
+    rows = [row for row in done if isinstance(row, dict)]
+    _report(Counter(row for row in done if isinstance(row, str)), source, len(rows))
+    write_tables(target, rows)
+
+
+def partial_format(tables, target: Path, args):
+    """A function from utterance id to its row, or to why it is left out."""
+    wanted = set(args.langs.split())
+
+    def work(utt: str) -> dict | str:
+        code, text = tables["utt2lang"].get(utt), tables["text"].get(utt, "")
+        if code is None:
+            return "has no language in utt2lang"
+        if code not in wanted:
+            return f"is in {code}, not in --langs"
+        text = apply_policy(text, code, args.text_policy)
+        if not text:
+            return "has no text"
+        path = target / "data" / f"{utt}.flac"
+        samples = _convert(tables["wav.scp"][utt], path)
+        if isinstance(samples, str):
+            return samples
+        if not args.min_wav_duration <= samples / SAMPLE_RATE <= args.max_wav_duration:
+            return f"is not {args.min_wav_duration} to {args.max_wav_duration} s long"
+        speaker = tables["utt2spk"].get(utt, utt)
+        row = {"wav.scp": str(path), "text": text, "utt2lang": code, "utt2spk": speaker}
+        return {"utt": utt, **row, "utt2num_samples": str(samples)}
+
+    return work
+
+
+def _convert(source: str, path: Path) -> int | str:
+    """Number of samples written, or why it could not be."""
+    if path.exists():
+        return soundfile.info(path).frames
+    try:
+        samples_S = read_audio(source)
+    except ValueError as error:
+        logging.warning(str(error))
+        return "has unreadable or empty audio"
+    temp = path.with_name(f".{path.name}")
+    soundfile.write(temp, samples_S, SAMPLE_RATE, format="FLAC")
+    temp.rename(path)
+    return len(samples_S)
+
+
+def apply_policy(text: str, code: str, policy: str) -> str:
+    """The training text under a policy; NFC and single spaces always.
+
+    Example:
+        >>> apply_policy(" ¿Qué  hora es? ", "es", "raw")
+        '¿Qué hora es?'
+        >>> apply_policy("¿Qué hora es?", "es", "normalized")
+        'qué hora es'
+    """
+    if policy == "normalized":
+        return languages.normalize(text, code)
+    text = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
+    return text.lower() if policy == "lower" else text
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """A Kaldi table, ``key value`` a line.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A key twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must exist: a data dir needs {path.name}")
+    table: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key, _, value = line.strip().partition(" ")
+        if key in table:
+            raise ValueError(f"{path} must have each key once, but has {key!r} twice")
+        if key:
+            table[key] = value.strip()
+    return table
+
+
+def write_tables(target: Path, rows: list[dict]) -> None:
+    """Writes the tables of a dump dir, sorted by utterance."""
+    if not rows:
+        raise ValueError(f"{target} must get utterances, but none is left; see above")
+    names = ("wav.scp", "text", "utt2lang", "utt2spk", "utt2num_samples")
+    for name in names:
+        _write(target / name, [f"{row['utt']} {row[name]}" for row in rows])
+    by_speaker: dict[str, list[str]] = {}
+    for row in rows:
+        by_speaker.setdefault(row["utt2spk"], []).append(row["utt"])
+    lines = [f"{spk} {' '.join(utts)}" for spk, utts in sorted(by_speaker.items())]
+    _write(target / "spk2utt", lines)
+    _write(target / "feats_type", ["raw"])
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    temp = path.with_name(f".{path.name}")
+    temp.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temp.rename(path)
+
+
+def _report(reasons: Counter, source: Path, kept: int) -> None:
+    for reason, count in reasons.most_common():
+        logging.warning(f"{source}: left out {count} utterance(s): each {reason}")
+    logging.info(f"{source}: kept {kept} utterances")
+
+
+if __name__ == "__main__":
+    main()

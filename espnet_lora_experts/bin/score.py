@@ -1,0 +1,80 @@
+"""Score decoded systems: results.json, RESULTS.md and trn files."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet_lora_experts.report import collect, decodes, environment, results, tables
+
+MODULE = "espnet_lora_experts.bin.score"
+SYSTEMS = "vanilla mono two_pass multi mole kd kd_logits_only full"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--expdir", type=Path, default="exp", help="holds <system>/decode_<mode>/<set>")
+    add("--test_sets", default="test", help="separated by spaces; languages are pooled")
+    add("--data_root", type=Path, default="dump/raw", help="holds <set>/text, utt2lang")
+    add("--systems", default=SYSTEMS, help="separated by spaces")
+    add("--baseline", default="multi", help="the system that p-values compare with")
+    add("--output", type=Path, default="exp", help="results.json is written there")
+    add("--results_md", type=Path, help="default: RESULTS.md in --output")
+    add("--samples", type=int, default=1000, help="bootstrap samples")
+    add("--seed", type=int, default=0, help="of the bootstrap")
+    add(
+        "--skip_missing",
+        type=boolean,
+        default=False,
+        metavar="{true,false}",
+        help="leave out systems and modes that were not decoded",
+    )
+    return parser
+
+
+def boolean(text: str) -> bool:
+    """Read true or false."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, but got {text!r}")
+    return text.lower() == "true"
+
+
+def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
+    """Read, score, write, print the summary."""
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    names = args.systems.split()
+    if args.baseline not in names:
+        raise ValueError(
+            f"--baseline must be one of --systems, but got {args.baseline!r};"
+            f" known: {' '.join(names)}"
+        )
+    test_sets = decodes.read_test_sets(args.data_root, args.test_sets.split())
+    systems = collect.read_systems(args.expdir, names, test_sets, args.skip_missing)
+    meta = environment.describe(MODULE, sys.argv[1:] if cmd is None else cmd)
+    about = {"utterances": {t.name: len(t.utts) for t in test_sets}}
+    built = results.build(
+        systems, {**meta, **about}, args.baseline, args.samples, args.seed
+    )
+    write(built, args.output / "results.json", args.results_md)
+    print("\n\n".join(tables.summaries(built)))
+    return built
+
+
+def write(built: dict[str, Any], path: Path, results_md: Path | None) -> None:
+    """Write the results and, beside them unless it is named, the page."""
+    text = json.dumps(built, indent=1, ensure_ascii=False)
+    decodes.write_whole(path, text + "\n")
+    page = results_md or path.with_name("RESULTS.md")
+    decodes.write_whole(page, tables.render(built))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Fusion: experts merged into one, with learned weights or by a fixed rule.
+
+The learned fusion is the paper's (https://arxiv.org/abs/2506.21555, Section 2.2): one
+vector V_i of N weights for each matrix i. The fixed rules carry PEFT's names
+(``combination_type`` of ``add_weighted_adapter``) and are pure functions on factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from peft.utils.merge_utils import dare_linear, ties
+from torch import Tensor, nn
+
+from espnet_lora_experts.experts.gate import Factors
+from espnet_lora_experts.experts.layer import ExpertLinear
+
+COMBINATIONS = ("factor", "delta")
+
+
+class Fusion(nn.Module):
+    r"""Learned weights over experts, one vector for each weight matrix.
+
+    .. math::
+        \alpha_i = \mathrm{softmax}(V_i), \quad
+        \text{factor: } \hat A_i = \sum_j \alpha_{ij} A_{ij},\;
+        \hat B_i = \sum_j \alpha_{ij} B_{ij}, \quad
+        \text{delta: } \hat B_i \hat A_i = \sum_j \alpha_{ij} B_{ij} A_{ij}
+
+    ``factor`` is the paper's and holds cross terms B_j A_k; ``delta`` is exact.
+
+    Args:
+        experts: Names of the N experts.
+        keys: Names of the I weight matrices.
+        combination: ``factor`` or ``delta``.
+
+    Raises:
+        ValueError: Unknown combination.
+
+    Example:
+        >>> fusion = Fusion(["es", "ru"], ["encoder.layers.0.fc1"])
+        >>> fusion.alpha_IN
+        tensor([[0.5000, 0.5000]], grad_fn=<SoftmaxBackward0>)
+    """
+
+    def __init__(
+        self, experts: Sequence[str], keys: Sequence[str], combination: str = "factor"
+    ):
+        super().__init__()
+        if combination not in COMBINATIONS:
+            raise ValueError(
+                f"combination must be one of {COMBINATIONS}, but got {combination!r}"
+            )
+        self.experts = list(experts)
+        self.index = {key: i for i, key in enumerate(keys)}
+        self.combination = combination
+        self.V_IN = nn.Parameter(torch.zeros(len(keys), len(experts)))
+
+    @property
+    def alpha_IN(self) -> Tensor:
+        """Weights of the experts, (I, N), rows sum to 1."""
+        return self.V_IN.softmax(dim=-1)
+
+    def factors(self, layer: ExpertLinear) -> Factors | None:
+        """The merged pair of one layer, or None when no expert touches it.
+
+        Raises:
+            ValueError: ``factor`` asked of experts whose ranks or targets differ.
+        """
+        found = {name: layer.factors(name) for name in self.experts}
+        pairs = [pair for pair in found.values() if pair is not None]
+        if not pairs:
+            return None
+        alpha_N = self.alpha_IN[self.index[layer.key]]
+        if self.combination == "delta":
+            held = [pair is not None for pair in found.values()]
+            return concatenate(pairs, alpha_N[held])
+        ranks = {name: pair[0].shape[0] if pair else 0 for name, pair in found.items()}
+        if len(set(ranks.values())) != 1:
+            raise ValueError(
+                f"factor fusion must have experts of one rank at {layer.key}, but got "
+                f"{ranks}; use combination: delta"
+            )
+        return mean_factors(pairs, alpha_N)
+
+
+def mean_factors(pairs: Sequence[Factors], weight_N: Tensor) -> Factors:
+    """Weighted sum of the A and of the B: ``(sum w A, sum w B)``, with cross terms."""
+    A_NRD = torch.stack([A for A, _ in pairs])
+    B_NOR = torch.stack([B for _, B in pairs])
+    return (
+        torch.einsum("n,nrd->rd", weight_N, A_NRD),
+        torch.einsum("n,nor->or", weight_N, B_NOR),
+    )
+
+
+def concatenate(pairs: Sequence[Factors], weight_N: Tensor) -> Factors:
+    """The exact weighted sum of products, as one pair of rank ``sum R``."""
+    A_RD = torch.cat([A for A, _ in pairs], dim=0)
+    B_OR = torch.cat([B * w for (_, B), w in zip(pairs, weight_N, strict=True)], dim=1)
+    return A_RD, B_OR
+
+
+def truncated_svd(delta_OD: Tensor, r: int) -> Factors:
+    r"""Best pair of rank r of a weight change, :math:`\sqrt S` on both factors.
+
+    Exact when ``r`` is at least the rank of ``delta_OD``; missing rows are zero.
+
+    Args:
+        delta_OD: Weight change, (O, D).
+        r: Rank of the pair.
+
+    Returns:
+        ``A_RD, B_OR``.
+
+    Example:
+        >>> A, B = truncated_svd(torch.diag(torch.tensor([3.0, 0.0])), r=1)
+        >>> (B @ A).allclose(torch.diag(torch.tensor([3.0, 0.0])), atol=1e-6)
+        True
+    """
+    U_OS, S_S, Vh_SD = torch.linalg.svd(delta_OD.float(), full_matrices=False)
+    kept = min(r, len(S_S))
+    root_S = S_S[:kept].sqrt()
+    A_RD = delta_OD.new_zeros(r, delta_OD.shape[1])
+    B_OR = delta_OD.new_zeros(delta_OD.shape[0], r)
+    A_RD[:kept] = root_S[:, None] * Vh_SD[:kept]
+    B_OR[:, :kept] = U_OS[:, :kept] * root_S
+    return A_RD, B_OR
+
+
+def merge(
+    pairs: Sequence[Factors],
+    weight_N: Tensor,
+    combination_type: str,
+    r: int,
+    density: float = 0.5,
+) -> Factors:
+    """Merges experts' pairs at one matrix without training.
+
+    Args:
+        pairs: The N pairs ``A_RD, B_OR``.
+        weight_N: Weight of each expert, (N,).
+        combination_type: PEFT's names: ``linear`` (mean of factors), ``cat`` (exact),
+            ``svd``, ``ties``, ``ties_svd``, ``dare_linear``, ``dare_linear_svd``.
+        r: Rank of the result where the rule truncates (``*svd``).
+        density: Share of entries that TIES and DARE keep.
+
+    Raises:
+        ValueError: Unknown ``combination_type``.
+    """
+    if combination_type == "linear":
+        return mean_factors(pairs, weight_N)
+    if combination_type == "cat":
+        return concatenate(pairs, weight_N)
+    if combination_type == "svd":
+        A_RD, B_OR = concatenate(pairs, weight_N)
+        return truncated_svd(B_OR @ A_RD, r)
+    rule = {"ties": ties, "dare_linear": dare_linear}.get(
+        combination_type.removesuffix("_svd")
+    )
+    if rule is None:
+        raise ValueError(
+            "combination_type must be one of linear, cat, svd, ties, ties_svd, "
+            f"dare_linear, dare_linear_svd, but got {combination_type!r}"
+        )
+    if combination_type.endswith("_svd"):
+        deltas = [B_OR @ A_RD for A_RD, B_OR in pairs]
+        return truncated_svd(rule(deltas, weight_N, density), r)
+    A_RD = rule([A for A, _ in pairs], weight_N, density)
+    return A_RD, rule([B for _, B in pairs], weight_N, density)

@@ -1,0 +1,118 @@
+"""A linear layer that holds a bank of LoRA experts and obeys the bank's gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from peft.tuners import lora
+from torch import Tensor
+
+from espnet_lora_experts.experts.gate import EVERY_ROW, Factors, Gate, Term
+
+
+@dataclass
+class Switch:
+    """The one thing all layers of a bank share: the gate in force.
+
+    Attributes:
+        gate: None outside :meth:`ExpertBank.using`; layers are then plain PEFT.
+        folded: Keys of the layers whose weight holds its gate already.
+    """
+
+    gate: Gate | None = None
+    folded: set[str] = field(default_factory=set)
+
+
+class ExpertLinear(lora.Linear):
+    r"""PEFT's LoRA layer with a gate over experts.
+
+    .. math:: y = W x + b + \sum_t w_t B_t A_t x
+
+    with one term t for the rows it names (LoRA: https://arxiv.org/abs/2106.09685;
+    experts: https://arxiv.org/abs/2506.21555, Section 2). PEFT loops over adapters for
+    mixed batches and refuses them in training; here a batch may mix experts while it
+    trains. Outside a gate this is PEFT's own forward.
+    """
+
+    switch: Switch
+    key: str
+
+    def factors(self, name: str) -> Factors | None:
+        """The pair of one expert, LoRA's scale folded into B.
+
+        Args:
+            name: Expert, as given to :meth:`ExpertBank.add`.
+
+        Returns:
+            ``A_RD, B_OR``, or None when the expert does not touch this layer.
+        """
+        adapter = adapter_name(name)
+        if adapter not in self.lora_A:
+            return None
+        A_RD = cast(Tensor, self.lora_A[adapter].weight)
+        B_OR = cast(Tensor, self.lora_B[adapter].weight)
+        scale = self.scaling[adapter]
+        return A_RD, B_OR if scale == 1 else B_OR * scale
+
+    @torch.no_grad()
+    def set_factors(self, name: str, A_RD: Tensor, B_OR: Tensor) -> None:
+        """Overwrites an expert's pair; the inverse of :meth:`factors`."""
+        adapter = adapter_name(name)
+        cast(Tensor, self.lora_A[adapter].weight).copy_(A_RD)
+        cast(Tensor, self.lora_B[adapter].weight).copy_(B_OR / self.scaling[adapter])
+
+    def delta_OD(self, gate: Gate) -> Tensor | None:
+        """The change of weight that a gate over all rows means, (O, D), or None.
+
+        Raises:
+            ValueError: A term is for some rows only, so that no one weight exists.
+        """
+        delta_OD = None
+        for term in gate:
+            if term.rows != EVERY_ROW or term.weight_B is not None:
+                raise ValueError(
+                    f"a gate must treat all rows alike to be folded, but got {term}"
+                )
+            pair = term.factors(self)
+            if pair is not None:
+                product_OD = pair[1] @ pair[0]
+                delta_OD = product_OD if delta_OD is None else delta_OD + product_OD
+        return delta_OD
+
+    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+        """Applies the layer under the gate in force.
+
+        Args:
+            x: Input, (B, ..., D).
+
+        Returns:
+            Output, (B, ..., O).
+        """
+        gate = self.switch.gate
+        if gate is None:
+            return super().forward(x, *args, **kwargs)
+        y = self.base_layer(x)
+        if self.key in self.switch.folded:
+            return y
+        if gate and gate[0].rows != EVERY_ROW:  # one_hot: the runs tile the batch
+            return y + torch.cat([self._delta(term, x, y) for term in gate])
+        for term in gate:
+            y = y + self._delta(term, x, y)
+        return y
+
+    def _delta(self, term: Term, x: Tensor, y: Tensor) -> Tensor:
+        pair = term.factors(self)
+        if pair is None:
+            return torch.zeros_like(y[term.rows])
+        A_RD, B_OR = pair
+        delta = (x[term.rows] @ A_RD.T) @ B_OR.T
+        if term.weight_B is None:
+            return delta
+        return delta * term.weight_B.view(-1, *[1] * (delta.dim() - 1)).to(delta.dtype)
+
+
+def adapter_name(name: str) -> str:
+    """PEFT's name of an expert: a prefix, since a bare ``to`` or ``type`` would raise."""
+    return f"expert_{name}"

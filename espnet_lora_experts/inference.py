@@ -1,0 +1,229 @@
+"""Speech to text with a trained system: one clip, a batch, or a list of any length."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+
+from espnet_lora_experts.whisper import hub, languages
+from espnet_lora_experts.whisper.audio import read_audio
+from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.decoding import DecodeOptions, Greedy
+from espnet_lora_experts.whisper.features import MARGIN, MAX_SAMPLES
+from espnet_lora_experts.whisper.folder import load_system
+from espnet_lora_experts.whisper.prompt import Prompter
+from espnet_lora_experts.whisper.systems import System, encode
+
+Speech = str | os.PathLike | np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was said in one clip.
+
+    Attributes:
+        text: The transcript.
+        lang: Code of its language, given or found.
+        posteriors: Probability of each of the system's languages; empty when given.
+        score: Log probability of the transcript in nats.
+        tokens: Its tokens.
+    """
+
+    text: str
+    lang: str
+    posteriors: dict[str, float]
+    score: float
+    tokens: list[str]
+
+
+class Speech2Text:
+    """Recognizes speech with one system: experts, MoLE, student, baseline or vanilla.
+
+    Args:
+        backbone: The frozen Whisper.
+        system: The gates.
+        prompter: Tokens and prompts of the backbone.
+        pad_to_30s: Pad clips to 30 s. A Whisper that was not fine-tuned needs it, a
+            system trained at natural length (the default of all recipes) does not.
+        options: Decoding options.
+        batch_seconds: Most seconds of a padded batch.
+        finder: Finds the language for systems that cannot; see :meth:`two_pass`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        system: System,
+        prompter: Prompter,
+        pad_to_30s: bool = False,
+        options: DecodeOptions | None = None,
+        batch_seconds: float = 80.0,
+        finder: Speech2Text | None = None,
+    ):
+        self.backbone, self.system, self.prompter = backbone, system.eval(), prompter
+        self.pad_to_30s, self.finder = pad_to_30s, finder
+        self.batch_samples = int(batch_seconds * 16_000)
+        self.greedy = Greedy(backbone, self.system, prompter, options)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | os.PathLike, backbone: Backbone | None = None, **kwargs
+    ) -> Speech2Text:
+        """Loads a system's folder, as training exports it.
+
+        Args:
+            folder: With a ``system.json``.
+            backbone: A Whisper in memory to use, where it is the right one.
+            kwargs: See the class.
+        """
+        backbone, system, _ = load_system(folder, backbone)
+        return cls(backbone, system, Prompter(hub.resolve(backbone.name)), **kwargs)
+
+    @classmethod
+    def vanilla(
+        cls, backbone: Backbone, targets: Sequence[str], **kwargs
+    ) -> Speech2Text:
+        """Whisper as it came: padded to 30 s, its own token suppression.
+
+        Args:
+            backbone: The Whisper.
+            targets: Languages that may be found.
+            kwargs: See the class.
+        """
+        return cls(
+            backbone,
+            System([languages.get(code).code for code in targets]),
+            Prompter(hub.resolve(backbone.name)),
+            pad_to_30s=True,
+            options=DecodeOptions(suppress_tokens=True),
+            **kwargs,
+        )
+
+    def two_pass(self, finder: Speech2Text) -> Speech2Text:
+        """The same system, with another one to find the language first."""
+        self.finder = finder
+        return self
+
+    def __call__(
+        self,
+        speech: Speech | Sequence[Speech],
+        lang: str | Sequence[str] | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Result | list[Result]:
+        """Recognizes a clip or a list of clips.
+
+        Args:
+            speech: Path, samples at 16 kHz in [-1, 1], or a list of either.
+            lang: Language code, or one for each clip; None finds it.
+            progress: Called with the number of clips done, after each batch.
+
+        Returns:
+            One result, or a list in the order of the clips.
+
+        Raises:
+            ValueError: Unknown language, unreadable or empty audio, a clip over 30 s.
+        """
+        one = not isinstance(speech, list | tuple)
+        clips = [_samples(clip) for clip in ([speech] if one else speech)]
+        langs = self._checked(lang, len(clips))
+        with torch.no_grad():
+            if langs is None and self.finder is not None:
+                langs = self.finder.find_languages(clips)
+            results = self._recognize(clips, langs, progress or (lambda done: None))
+        return results[0] if one else results
+
+    @torch.no_grad()
+    def find_languages(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """The language of each clip, without transcribing."""
+        found: dict[int, str] = {}
+        with self.backbone.bank.folded(lambda key: self.system.folding(key, None)):
+            for rows in self._batches(range(len(clips)), clips):
+                encoded = self._encode([clips[i] for i in rows], None)
+                langs, _ = self.greedy.find_languages(encoded)
+                found |= dict(zip(rows, langs, strict=True))
+        return [found[i] for i in range(len(clips))]
+
+    def _checked(self, lang, count: int) -> list[str] | None:
+        if lang is None:
+            return None
+        langs = [lang] * count if isinstance(lang, str) else list(lang)
+        if len(langs) != count:
+            raise ValueError(f"lang must be one or {count} codes, but got {len(langs)}")
+        unknown = sorted({languages.get(code).code for code in langs})
+        unknown = [code for code in unknown if code not in self.system.languages]
+        if unknown:
+            raise ValueError(
+                f"lang must be of this system's {self.system.languages}, got {unknown}"
+            )
+        return langs
+
+    def _recognize(self, clips, langs, progress) -> list[Result]:
+        results: dict[int, Result] = {}
+        for lang, group in self._groups(len(clips), langs):
+            with self.backbone.bank.folded(lambda key: self.system.folding(key, lang)):
+                for rows in self._batches(group, clips):
+                    given = None if langs is None else [langs[i] for i in rows]
+                    encoded = self._encode([clips[i] for i in rows], given)
+                    hypotheses = self.greedy(encoded, given)
+                    for i, hypothesis in zip(rows, hypotheses, strict=True):
+                        results[i] = self._result(hypothesis)
+                    progress(len(rows))
+        return [results[i] for i in range(len(clips))]
+
+    def _groups(self, count: int, langs) -> Iterator[tuple[str | None, list[int]]]:
+        """Clips of one language together where the gates differ by language."""
+        if langs is None or not self.system.routed:
+            yield None, list(range(count))
+            return
+        order = sorted(range(count), key=langs.__getitem__)
+        for lang, group in groupby(order, key=langs.__getitem__):
+            yield lang, list(group)
+
+    def _batches(self, group: Sequence[int], clips) -> Iterator[list[int]]:
+        """Clips of similar length, as many as fit into ``batch_seconds``."""
+        rows: list[int] = []
+        for i in sorted(group, key=lambda i: -len(clips[i])):
+            longest = MAX_SAMPLES if self.pad_to_30s else len(clips[i]) + MARGIN
+            if rows and (len(rows) + 1) * max(longest, widest) > self.batch_samples:
+                yield rows
+                rows = []
+            widest = longest if not rows else widest
+            rows.append(i)
+        if rows:
+            yield rows
+
+    def _encode(self, clips: Sequence[np.ndarray], langs):
+        device = self.backbone.hf.device
+        lengths = torch.tensor([len(clip) for clip in clips], device=device)
+        speech = torch.zeros(len(clips), int(lengths.max()), device=device)
+        for row, clip in zip(speech, clips, strict=True):
+            row[: len(clip)] = torch.from_numpy(clip)
+        features = self.backbone.log_mel(speech, lengths, self.pad_to_30s)
+        return encode(self.backbone, self.system, *features, route=langs)
+
+    def _result(self, hypothesis) -> Result:
+        return Result(
+            self.prompter.decode(hypothesis.tokens),
+            hypothesis.lang,
+            hypothesis.posteriors,
+            hypothesis.score,
+            self.prompter.tokens(hypothesis.tokens),
+        )
+
+
+def _samples(speech: Speech) -> np.ndarray:
+    if isinstance(speech, str | os.PathLike):
+        samples = read_audio(speech)
+    else:
+        samples = np.asarray(speech, dtype=np.float32)
+    if samples.ndim != 1 or not 0 < len(samples) <= MAX_SAMPLES:
+        raise ValueError(
+            f"speech must be one channel of 1 to {MAX_SAMPLES} samples (30 s at 16 kHz), "
+            f"but got shape {samples.shape}; split longer recordings first"
+        )
+    return samples

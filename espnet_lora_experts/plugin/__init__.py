@@ -1,0 +1,1 @@
+"""The components that ESPnet sees: task, models, preprocessor, sampler, trainer."""

@@ -1,0 +1,254 @@
+"""What all our ESPnet models share: batches, loss terms per utterance, statistics.
+
+Names of dimensions: B batch, S samples, T mel frames, M mel bins, U text positions,
+Q counted text positions of the whole batch, D width, K vocabulary, L languages.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.torch_utils.device_funcs import force_gatherable
+from torch import Tensor
+
+from espnet_lora_experts.experts.bank import count_parameters
+from espnet_lora_experts.experts.distill import sequence_mean
+from espnet_lora_experts.plugin import checkpoint
+from espnet_lora_experts.plugin.preprocessor import decode_languages
+from espnet_lora_experts.whisper import languages as table
+from espnet_lora_experts.whisper.folder import save_system
+from espnet_lora_experts.whisper.prompt import EOT, PROMPT_LENGTH, SOT
+from espnet_lora_experts.whisper.systems import System, decode, encode
+
+AUTOCAST = {"none": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Terms = dict[str, Tensor]
+"""Loss terms and statistics, one value per utterance, (B,)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the models need it, rows sorted by language.
+
+    Attributes:
+        mel_BTM: Log-mel features.
+        frames_B: Their lengths.
+        ids_BU: Decoder input: prompt and text.
+        targets_BU: The token after each input token.
+        text_BU: True where the target is text or its end; False in the prompt.
+        langs: Language of each row.
+    """
+
+    mel_BTM: Tensor
+    frames_B: Tensor
+    ids_BU: Tensor
+    targets_BU: Tensor
+    text_BU: Tensor
+    langs: list[str]
+
+
+class WhisperModel(ESPnetASRModel):
+    """Base of the models: ``forward -> (loss, stats, weight)`` from terms per utterance.
+
+    Every term is a mean over one utterance's valid positions, the loss is the mean over
+    the batch and ``weight`` its size, so that a mixed batch equals its utterances one by
+    one and two ranks equal one.
+
+    Args:
+        languages: The target languages.
+        language_loss: Learn to predict the language token too (so that the model can
+            find the language itself); ``<|transcribe|><|notimestamps|>`` never count.
+        autocast: ``none``, ``bfloat16`` or ``float16`` for the matrix products; losses
+            are float32 always. ESPnet's ``use_amp`` works on GPUs only, this everywhere.
+        pad_to_30s_prob: Share of the training batches padded to 30 s, so that an
+            exported model also works in decoders that always pad.
+        lsm_weight: Label smoothing.
+        espnet: What ``ASRTask.build_model`` passes on.
+
+    Raises:
+        ValueError: An unknown language or autocast type.
+    """
+
+    def __init__(
+        self,
+        languages: Sequence[str],
+        language_loss: bool,
+        autocast: str = "none",
+        pad_to_30s_prob: float = 0.0,
+        lsm_weight: float = 0.0,
+        **espnet,
+    ):
+        espnet |= {"ctc_weight": 0.0, "report_cer": False, "report_wer": False}
+        super().__init__(sym_sos=SOT, sym_eos=EOT, **espnet)
+        if autocast not in AUTOCAST:
+            raise ValueError(f"autocast must be of {[*AUTOCAST]}, but got {autocast!r}")
+        self.languages = [table.get(code).code for code in languages]
+        self.vocab = {token: i for i, token in enumerate(self.token_list)}
+        self.language_loss, self.lsm_weight = language_loss, lsm_weight
+        self.autocast, self.pad_to_30s_prob = AUTOCAST[autocast], pad_to_30s_prob
+        self.backbone = self.encoder.backbone
+
+    def use_system(self, system: System, trained: Sequence[torch.nn.Parameter]) -> None:
+        """Sets the gates, freezes all but the parameters to train, logs their number."""
+        self.encoder.system = self.decoder.system = self.system = system
+        self.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        self.trained_params, _ = count_parameters(self)
+
+    @abstractmethod
+    def terms(self, batch: Batch) -> Terms:
+        """Loss terms of a batch; the one named ``loss`` is trained on."""
+
+    def forward(
+        self,
+        speech: Tensor,
+        speech_lengths: Tensor,
+        text: Tensor,
+        text_lengths: Tensor,
+        lang: Tensor,
+        lang_lengths: Tensor | None = None,
+        **kwargs,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """ESPnet's contract.
+
+        Args:
+            speech: Waveforms, (B, S).
+            speech_lengths: Samples of each, (B,).
+            text: Prompt and text ids padded with ``ignore_id``, (B, U).
+            text_lengths: Tokens of each, (B,).
+            lang: Language codes, see :func:`~.preprocessor.encode_language`.
+            lang_lengths: Unused.
+            kwargs: ``utt_id`` and what else ESPnet passes.
+
+        Returns:
+            Loss, statistics, and the batch size as the weight of both.
+        """
+        batch = self.batch(speech, speech_lengths, text, text_lengths, lang)
+        device = speech.device.type
+        enabled = self.autocast is not None
+        with torch.autocast(device, self.autocast, enabled=enabled):
+            terms = self.terms(batch)
+        weight = torch.tensor(float(len(batch.langs)), device=speech.device)
+        stats = self._statistics(terms, batch.langs)
+        return force_gatherable((terms["loss"].mean(), stats, weight), speech.device)
+
+    def batch(self, speech, speech_lengths, text, text_lengths, lang) -> Batch:
+        """Features and shifted text of a batch, rows sorted by language."""
+        langs = decode_languages(lang)
+        unknown = sorted(set(langs) - set(self.languages))
+        if unknown:
+            raise ValueError(
+                f"languages must be of {self.languages}, but the batch has {unknown}; "
+                "give them in --langs or take these utterances out"
+            )
+        order = sorted(range(len(langs)), key=langs.__getitem__)
+        pad = self.training and float(torch.rand(())) < self.pad_to_30s_prob
+        with torch.no_grad():
+            mel_BTM, frames_B = self.frontend(speech[order], speech_lengths[order], pad)
+            if self.specaug is not None and self.training:
+                mel_BTM, frames_B = self.specaug(mel_BTM, frames_B)
+        shifted = self._shift(text[order, : text_lengths.max()], text_lengths[order])
+        return Batch(mel_BTM, frames_B, *shifted, [langs[i] for i in order])
+
+    def _shift(
+        self, text_BU: Tensor, lengths_B: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        own_BU = (
+            torch.arange(text_BU.shape[1], device=text_BU.device) < lengths_B[:, None]
+        )
+        ids_BU = text_BU.masked_fill(~own_BU, self.eos)
+        end_B1 = ids_BU.new_full((len(ids_BU), 1), self.eos)
+        targets_BU = torch.cat([ids_BU[:, 1:], end_B1], dim=1)
+        counted_BU = own_BU.clone()
+        counted_BU[:, : PROMPT_LENGTH - 1] = False
+        return ids_BU, targets_BU, counted_BU
+
+    def asr_terms(self, batch: Batch) -> Terms:
+        """Teacher-forced recognition under the system's gates with given languages."""
+        encoded = encode(
+            self.backbone, self.system, batch.mel_BTM, batch.frames_B, batch.langs
+        )
+        y_BUD = decode(self.backbone, self.system, encoded, batch.ids_BU)
+        return self.token_terms(y_BUD, batch)
+
+    def token_terms(self, y_BUD: Tensor, batch: Batch) -> Terms:
+        """Cross-entropy and accuracies from the last decoder layer's output."""
+        counted_BU = self.counted(batch)
+        logits_QK = self.backbone.logits(y_BUD[counted_BU]).float()
+        targets_Q = batch.targets_BU[counted_BU]
+        loss_Q = F.cross_entropy(
+            logits_QK, targets_Q, reduction="none", label_smoothing=self.lsm_weight
+        )
+        hit_Q = (logits_QK.argmax(dim=-1) == targets_Q).float()
+        terms = {
+            "loss_asr": sequence_mean(spread(loss_Q, counted_BU), counted_BU),
+            "acc": sequence_mean(spread(hit_Q, counted_BU), batch.text_BU),
+        }
+        if self.language_loss:
+            first_Q = counted_BU.nonzero()[:, 1] == 0
+            terms["acc_lid"] = self._language_hits(logits_QK[first_Q], batch.langs)
+        return terms
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Positions that the recognition loss counts, (B, U)."""
+        counted_BU = batch.text_BU.clone()
+        counted_BU[:, 0] = self.language_loss
+        return counted_BU
+
+    def _language_hits(self, logits_BK: Tensor, langs: Sequence[str]) -> Tensor:
+        """1 where the best target-language token is the row's own, (B,)."""
+        targets = sorted({table.token_id(code, self.vocab) for code in self.languages})
+        best_B = torch.tensor(targets, device=logits_BK.device)[
+            logits_BK[:, targets].argmax(dim=-1)
+        ]
+        own = [table.token_id(code, self.vocab) for code in langs]
+        return (best_B == best_B.new_tensor(own)).float()
+
+    def _statistics(self, terms: Terms, langs: Sequence[str]) -> dict[str, Tensor]:
+        stats = {name: value_B.detach().mean() for name, value_B in terms.items()}
+        for code in self.languages:
+            rows = [i for i, lang in enumerate(langs) if lang == code]
+            for name in ("loss", "acc"):  # nan (no row) is left out by the reporter
+                value_B = terms[name].detach().float()
+                stats[f"{name}_{code}"] = value_B[rows].mean()
+        return stats
+
+    def collect_feats(self, speech, speech_lengths, **kwargs) -> dict[str, Tensor]:
+        """Features for ESPnet's statistics stage."""
+        feats, feats_lengths = self.frontend(speech, speech_lengths)
+        return {"feats": feats, "feats_lengths": feats_lengths}
+
+    def encode(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder states for ESPnet's own decoding, language-agnostic."""
+        feats, feats_lengths = self.frontend(speech, speech_lengths)
+        hidden, lengths, _ = self.encoder(feats, feats_lengths)
+        return hidden, lengths
+
+    def parameter_groups(self, lr: float) -> list[dict]:
+        """Groups of the trained parameters for the optimizer."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
+        """The trained tensors only, and the backbone's hash."""
+        return checkpoint.trained_state(self, self.backbone.sha256)
+
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        """Loads :meth:`state_dict`'s tensors; keys and backbone are always checked."""
+        checkpoint.load_trained_state(self, state_dict, self.backbone.sha256)
+        logging.info(f"loaded {len(state_dict) - 1} trained tensors")
+
+    def export(self, folder, facts: dict) -> None:
+        """Writes the system as a folder that :class:`Speech2Text` loads."""
+        save_system(folder, self.backbone, self.system, facts)
+
+
+def spread(value_Q: Tensor, counted_BU: Tensor) -> Tensor:
+    """Values of the counted positions back in their places, 0 elsewhere, (B, U)."""
+    zeros_BU = torch.zeros(counted_BU.shape, dtype=value_Q.dtype, device=value_Q.device)
+    return zeros_BU.masked_scatter(counted_BU, value_Q)

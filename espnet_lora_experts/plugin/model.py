@@ -1,0 +1,299 @@
+"""The four models ESPnet trains: experts, MoLE, distillation, full fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from espnet_lora_experts.experts.bank import TARGETS, lora_config
+from espnet_lora_experts.experts.distill import (
+    STUDENT_INITS,
+    cosine_loss_B,
+    js_divergence,
+    sequence_mean,
+    student_factors,
+)
+from espnet_lora_experts.experts.layer import ExpertLinear
+from espnet_lora_experts.experts.store import load_expert
+from espnet_lora_experts.plugin.base import Batch, Terms, WhisperModel, spread
+from espnet_lora_experts.whisper.systems import (
+    Experts,
+    MoLE,
+    Single,
+    System,
+    decode,
+    encode,
+)
+
+
+class LoraExpertModel(WhisperModel):
+    """LoRA experts, one for each language, or one pooled LoRA for all of them.
+
+    With several languages the experts train side by side in mixed batches; each gets
+    gradients from its own utterances only, and none where a batch lacks its language.
+
+    Args:
+        languages: The target languages.
+        expert: ``language`` for one expert each, or the name of one shared LoRA
+            (``multi``), which then also learns to find the language.
+        r: Rank.
+        lora_alpha: Scale is ``lora_alpha / r``; None means 1, the paper's.
+        target_modules: PEFT's ``target_modules``.
+        shared_init: Start all experts from the same A, so that factors stay comparable.
+        seed: Of the A matrices.
+        kwargs: See :class:`WhisperModel`.
+    """
+
+    def __init__(
+        self,
+        languages: Sequence[str],
+        expert: str = "language",
+        r: int = 32,
+        lora_alpha: int | None = None,
+        target_modules: Sequence[str] = TARGETS,
+        shared_init: bool = True,
+        seed: int = 0,
+        **kwargs,
+    ):
+        each = expert == "language"
+        super().__init__(languages=languages, language_loss=not each, **kwargs)
+        names = self.languages if each else [expert]
+        for i, name in enumerate(names):
+            config = lora_config(r, lora_alpha, target_modules)
+            self.backbone.bank.add(name, config, seed if shared_init else seed + i)
+        system = Experts(names) if each else Single(self.languages, expert)
+        parameters = [p for n in names for _, p in self.backbone.bank.parameters_of(n)]
+        self.use_system(system, parameters)
+
+    def terms(self, batch: Batch) -> Terms:
+        terms = self.asr_terms(batch)
+        return {"loss": terms["loss_asr"], **terms}
+
+
+class WhisperFullModel(WhisperModel):
+    """Full fine-tuning: everything but the encoder's fixed positions. A baseline."""
+
+    def __init__(self, languages: Sequence[str], **kwargs):
+        super().__init__(languages=languages, language_loss=True, **kwargs)
+        fixed = self.backbone.hf.model.encoder.embed_positions.weight
+        trained = [p for p in self.backbone.hf.parameters() if p is not fixed]
+        self.use_system(System(self.languages), trained)
+
+    def terms(self, batch: Batch) -> Terms:
+        terms = self.asr_terms(batch)
+        return {"loss": terms["loss_asr"], **terms}
+
+
+class LoraMoleModel(WhisperModel):
+    """LoRA MoLE: learns the merging weights V and the router, nothing else.
+
+    ``loss = (LID cross-entropy + ASR loss) / 2``, routing by the true language in
+    training. Source: https://arxiv.org/abs/2506.21555, Section 2.2.
+
+    Args:
+        languages: The target languages.
+        experts: PEFT folder of each language's expert.
+        merged_layers: L1: a number of encoder layers, or a fraction of the depth.
+        combination: ``factor`` (the paper's) or ``delta`` (exact).
+        pooling: The router's pooling: ``mean``, ``mean_std`` or ``attentive``.
+        fusion_lr_scale: Learning rate of V in multiples of the router's: V starts at
+            equal weights and has few steps to leave them.
+        kwargs: See :class:`WhisperModel`.
+    """
+
+    def __init__(
+        self,
+        languages: Sequence[str],
+        experts: Mapping[str, str],
+        merged_layers: float = 0.75,
+        combination: str = "factor",
+        pooling: str = "mean",
+        fusion_lr_scale: float = 1.0,
+        **kwargs,
+    ):
+        super().__init__(languages=languages, language_loss=False, **kwargs)
+        load_experts(self, experts)
+        depth = self.backbone.encoder_layers
+        layers = merged_layers if merged_layers >= 1 else round(merged_layers * depth)
+        self.fusion_lr_scale = fusion_lr_scale
+        system = MoLE(
+            self.backbone, self.languages, max(1, int(layers)), combination, pooling
+        )
+        self.use_system(system, list(system.parameters()))
+
+    def terms(self, batch: Batch) -> Terms:
+        encoded = encode(
+            self.backbone, self.system, batch.mel_BTM, batch.frames_B, batch.langs
+        )
+        terms = self.token_terms(
+            decode(self.backbone, self.system, encoded, batch.ids_BU), batch
+        )
+        logits_BN = encoded.lid_logits_BN
+        assert logits_BN is not None  # a MoLE always routes
+        own_B = logits_BN.new_tensor(
+            [self.languages.index(x) for x in batch.langs]
+        ).long()
+        lid_B = F.cross_entropy(logits_BN.float(), own_B, reduction="none")
+        hit_B = (logits_BN.argmax(dim=1) == own_B).float()
+        loss_B = (lid_B + terms["loss_asr"]) / 2
+        return {"loss": loss_B, **terms, "loss_lid": lid_B, "acc_lid": hit_B}
+
+    def parameter_groups(self, lr: float) -> list[dict]:
+        fusion = list(self.system.fusion.parameters())
+        return [
+            {"params": list(self.system.router.parameters())},
+            {"params": fusion, "lr": lr * self.fusion_lr_scale},
+        ]
+
+
+class LoraDistillModel(WhisperModel):
+    """Layer-wise distillation of the experts into one multilingual LoRA.
+
+    ``loss = ASR + alpha / M (sum of 1 - cos over encoder and decoder layers + JS on the
+    logits)`` with M terms. Teacher and student run layer by layer through the one frozen
+    backbone. Source: https://arxiv.org/abs/2506.21555, Section 2.3.
+
+    Args:
+        languages: The target languages.
+        experts: PEFT folder of each language's expert, the teachers.
+        r: Rank of the student.
+        lora_alpha: Scale is ``lora_alpha / r``; None means 1.
+        target_modules: PEFT's ``target_modules``.
+        alpha: Weight of the distillation terms; see their sizes in the log's step 0.
+        logits_only: Leave out the layers' cosine terms, keep the logits' divergence.
+        interpolation_prob: Probability that a layer's input is the mean of student's and
+            teacher's, drawn for each layer and step; training only.
+        student_init: ``delta_svd``, ``factor_mean`` or ``zero``.
+        seed: Of the student's A.
+        kwargs: See :class:`WhisperModel`.
+    """
+
+    STUDENT = "student"
+
+    def __init__(
+        self,
+        languages: Sequence[str],
+        experts: Mapping[str, str],
+        r: int = 64,
+        lora_alpha: int | None = None,
+        target_modules: Sequence[str] = TARGETS,
+        alpha: float = 1.0,
+        logits_only: bool = False,
+        interpolation_prob: float = 0.5,
+        student_init: str = "delta_svd",
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(languages=languages, language_loss=True, **kwargs)
+        if student_init not in STUDENT_INITS:
+            raise ValueError(
+                f"student_init must be one of {STUDENT_INITS}, but got {student_init!r}"
+            )
+        load_experts(self, experts)
+        bank = self.backbone.bank
+        config = lora_config(r, lora_alpha, target_modules)
+        bank.add(self.STUDENT, config, seed)
+        start_student(bank.layers.values(), self.STUDENT, self.languages, student_init)
+        self.alpha, self.logits_only = alpha, logits_only
+        self.interpolation_prob = interpolation_prob
+        self.teacher = Experts(self.languages)
+        trained = [p for _, p in bank.parameters_of(self.STUDENT)]
+        self.use_system(Single(self.languages, self.STUDENT), trained)
+
+    def terms(self, batch: Batch) -> Terms:
+        y_BUD, teacher_BUD, layer_terms = self._lockstep(batch)
+        terms = self.token_terms(y_BUD, batch)
+        js_B = self._divergence(teacher_BUD, y_BUD, batch)
+        if self.logits_only:
+            kd_B = js_B
+        else:
+            kd_B = (sum(layer_terms.values()) + js_B) / (len(layer_terms) + 1)
+        loss_B = terms["loss_asr"] + self.alpha * kd_B
+        kd = {"loss_kd": kd_B, "loss_js": js_B, **layer_terms}
+        return {"loss": loss_B, **terms, **kd}
+
+    def _lockstep(self, batch: Batch) -> tuple[Tensor, Tensor, Terms]:
+        """Teacher and student layer by layer; last outputs and the cosine terms."""
+        whisper = self.backbone
+        x_BPD, valid_BP = whisper.embed(batch.mel_BTM, batch.frames_B)
+        states, encoder_terms = self._stack(
+            "encoder",
+            whisper.encoder_layers,
+            x_BPD,
+            valid_BP,
+            lambda who, i, x: whisper.encode_layer(
+                i, x, valid_BP, who.encoder_gate(i, batch.langs)
+            ),
+        )
+        encoded = {who: whisper.encoder_norm(x) for who, x in states.items()}
+        (teacher, student), decoder_terms = self._stack_decoder(
+            batch, encoded, valid_BP
+        )
+        return student, teacher, encoder_terms | decoder_terms
+
+    def _stack_decoder(self, batch, encoded, valid_BP):
+        whisper = self.backbone
+        states, terms = self._stack(
+            "decoder",
+            whisper.decoder_layers,
+            whisper.embed_tokens(batch.ids_BU),
+            batch.text_BU,
+            lambda who, i, y: whisper.decode_layer(
+                i, y, encoded[who], valid_BP, who.decoder_gate(batch.langs)
+            ),
+        )
+        return (states[self.teacher], states[self.system]), terms
+
+    def _stack(self, name, depth, start, valid, layer):
+        """Runs one stack; ``layer(who, i, x)`` is one layer of teacher or student."""
+        teacher = student = start
+        terms: Terms = {}
+        for i in range(depth):
+            with torch.no_grad():
+                teacher = layer(self.teacher, i, teacher)
+            student = layer(self.system, i, student)
+            terms[f"loss_kd_{name}{i}"] = cosine_loss_B(teacher, student, valid)
+            if i + 1 < depth and self._interpolates():
+                student = (student + teacher) / 2
+        return {self.teacher: teacher, self.system: student}, terms
+
+    def _interpolates(self) -> bool:
+        return self.training and float(torch.rand(())) < self.interpolation_prob
+
+    def _divergence(self, teacher_BUD, student_BUD, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            teacher_QK = self.backbone.logits(teacher_BUD[batch.text_BU])
+        student_QK = self.backbone.logits(student_BUD[batch.text_BU])
+        js_Q = js_divergence(teacher_QK, student_QK)
+        return sequence_mean(spread(js_Q, batch.text_BU), batch.text_BU)
+
+
+def load_experts(model: WhisperModel, experts: Mapping[str, str]) -> None:
+    """Adds each language's expert to the model's bank.
+
+    Raises:
+        ValueError: A language has no expert.
+    """
+    missing = sorted(set(model.languages) - set(experts))
+    if missing:
+        raise ValueError(
+            f"experts must name a folder for each of {model.languages}, but lacks "
+            f"{missing}; train them first (stage 5)"
+        )
+    whisper = model.backbone
+    for code in model.languages:
+        load_expert(whisper.bank, code, experts[code], whisper.sha256)
+
+
+def start_student(
+    layers: Sequence[ExpertLinear], student: str, experts: Sequence[str], how: str
+) -> None:
+    """Sets the student's factors in every layer from the experts' average."""
+    for layer in layers:
+        fresh = layer.factors(student)
+        pairs = [pair for name in experts if (pair := layer.factors(name)) is not None]
+        if fresh is not None:
+            layer.set_factors(student, *student_factors(pairs, fresh, how))

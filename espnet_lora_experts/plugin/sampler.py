@@ -1,0 +1,161 @@
+"""Batches of mixed languages: weighted sampling, length buckets, padded size bounded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from espnet2.samplers.abs_sampler import AbsSampler
+
+from espnet_lora_experts.whisper.features import MARGIN, MAX_SAMPLES
+
+
+class LanguageSampler(AbsSampler):
+    """Draws each language by its weight, then groups utterances of similar length.
+
+    An epoch has as many utterances as the corpus. Language l contributes
+    ``weight_l / sum(weight)`` of them: whole passes over its utterances, each in a new
+    order, then a part of one. Each epoch is drawn anew from its seed.
+
+    Args:
+        lengths: Samples of each utterance (at 16 kHz).
+        utt2lang: Language of each utterance.
+        weights: ``uniform``, ``proportional`` (each utterance once an epoch), or a
+            weight for each language (the paper's curated: 1.0 for zh, 0.25 for ko ...).
+        batch_bins: Most samples of a padded batch, margin included.
+        shuffle: False gives every utterance once, in order of length.
+        min_batch_size: Smallest batch, the number of ranks in distributed training.
+
+    Raises:
+        ValueError: An utterance without language, a language without weight, no
+            utterance left, or a batch size that holds no utterance.
+    """
+
+    def __init__(
+        self,
+        lengths: Mapping[str, int],
+        utt2lang: Mapping[str, str],
+        weights: str | Mapping[str, float] = "uniform",
+        batch_bins: int = 160 * 16_000,
+        shuffle: bool = True,
+        min_batch_size: int = 1,
+    ):
+        lengths = _usable(lengths)
+        _require_languages(lengths, utt2lang)
+        self.cost = {utt: n + MARGIN for utt, n in lengths.items()}
+        longest = max(self.cost.values()) * min_batch_size
+        if batch_bins < longest:
+            raise ValueError(
+                f"batch_bins must hold {min_batch_size} utterance(s) of the longest "
+                f"({longest} samples with margin), but got {batch_bins}"
+            )
+        self.batch_bins, self.shuffle = batch_bins, shuffle
+        self.min_batch_size = min_batch_size
+        self.by_language: dict[str, list[str]] = {}
+        for utt in sorted(lengths):
+            self.by_language.setdefault(utt2lang[utt], []).append(utt)
+        self.quota = self._quota(weights if shuffle else "proportional")
+        self.length = len(self.generate(0))
+
+    def _quota(self, weights: str | Mapping[str, float]) -> dict[str, int]:
+        sizes = {lang: len(utts) for lang, utts in self.by_language.items()}
+        if weights == "proportional":
+            return sizes
+        if weights == "uniform":
+            weights = dict.fromkeys(sizes, 1.0)
+        if isinstance(weights, str) or not set(sizes) <= set(weights):
+            raise ValueError(
+                "weights must be uniform, proportional or have each of "
+                f"{sorted(sizes)}, but got {weights}"
+            )
+        total = sum(weights[lang] for lang in sizes)
+        corpus = sum(sizes.values())
+        return {lang: max(1, round(corpus * weights[lang] / total)) for lang in sizes}
+
+    def generate(self, seed: int) -> list[tuple[str, ...]]:
+        """The batches of one epoch, as ESPnet's SequenceIterFactory asks for them."""
+        rng = np.random.RandomState(seed)
+        drawn: list[str] = []
+        for lang, quota in self.quota.items():
+            drawn += _draw(self.by_language[lang], quota, rng if self.shuffle else None)
+        batches = self._batches(self._bucketed(drawn, rng))
+        if self.shuffle:
+            rng.shuffle(batches)
+        return [tuple(batch) for batch in batches]
+
+    def _bucketed(self, drawn: Sequence[str], rng) -> list[str]:
+        """Sorts by length to about 10 %, so that batches differ between epochs."""
+        noise = rng.uniform(0, np.log(1.1), len(drawn)) if self.shuffle else 0
+        key = np.log([self.cost[utt] for utt in drawn]) + noise
+        return [drawn[i] for i in np.argsort(key, kind="stable")]
+
+    def _batches(self, ordered: Sequence[str]) -> list[list[str]]:
+        batches: list[list[str]] = [[]]
+        longest = 0
+        for utt in ordered:
+            longest = max(longest, self.cost[utt])
+            if longest * (len(batches[-1]) + 1) > self.batch_bins:
+                batches.append([])
+                longest = self.cost[utt]
+            batches[-1].append(utt)
+        return self._fill_last(batches)
+
+    def _fill_last(self, batches: list[list[str]]) -> list[list[str]]:
+        """Moves utterances into a last batch that is smaller than the number of ranks."""
+        while len(batches) > 1 and len(batches[-1]) < self.min_batch_size:
+            batches[-1].insert(0, batches[-2].pop())
+        return batches
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return iter(self.generate(0))
+
+
+class ShardedSampler(AbsSampler):
+    """One rank's rows of every batch: ``batch[rank::world_size]``, as ESPnet shards."""
+
+    def __init__(self, sampler: LanguageSampler, rank: int, world_size: int):
+        self.sampler, self.rank, self.world_size = sampler, rank, world_size
+
+    def generate(self, seed: int) -> list[tuple[str, ...]]:
+        return [b[self.rank :: self.world_size] for b in self.sampler.generate(seed)]
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return iter(self.generate(0))
+
+
+def _usable(lengths: Mapping[str, int]) -> dict[str, int]:
+    kept = {utt: n for utt, n in lengths.items() if 0 < n <= MAX_SAMPLES}
+    dropped = sorted(set(lengths) - set(kept))
+    if dropped:
+        logging.warning(
+            f"{len(dropped)} utterance(s) are empty or longer than 30 s and are left "
+            f"out: {', '.join(dropped[:3])} ..."
+        )
+    if not kept:
+        raise ValueError(f"no utterance of {len(lengths)} is between 0 and 30 s long")
+    return kept
+
+
+def _require_languages(lengths: Mapping[str, int], utt2lang: Mapping[str, str]) -> None:
+    missing = sorted(set(lengths) - set(utt2lang))
+    if missing:
+        raise ValueError(
+            f"every utterance must be in utt2lang, but {len(missing)} are not: "
+            f"{', '.join(missing[:3])} ..."
+        )
+
+
+def _draw(utts: Sequence[str], quota: int, rng) -> list[str]:
+    """``quota`` utterances: whole passes first, each shuffled."""
+    drawn: list[str] = []
+    while len(drawn) < quota:
+        order = range(len(utts)) if rng is None else rng.permutation(len(utts))
+        drawn += [utts[i] for i in order]
+    return drawn[:quota]

@@ -1,0 +1,157 @@
+"""The ESPnet task: registers our components and builds models, batches, optimizers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
+from espnet2.fileio.read_text import read_2columns_text
+from espnet2.tasks import asr
+from espnet2.tasks.abs_task import optim_classes
+from espnet2.utils.nested_dict_action import NestedDictAction
+
+from espnet_lora_experts.plugin.model import (
+    LoraDistillModel,
+    LoraExpertModel,
+    LoraMoleModel,
+    WhisperFullModel,
+)
+from espnet_lora_experts.plugin.preprocessor import WhisperPreprocessor
+from espnet_lora_experts.plugin.sampler import LanguageSampler, ShardedSampler
+from espnet_lora_experts.plugin.shared import (
+    LogMelFrontend,
+    LoraExpertDecoder,
+    LoraExpertEncoder,
+)
+from espnet_lora_experts.plugin.trainer import ExpertTrainer
+
+NAME = "whisper_experts"
+
+asr.frontend_choices.classes["whisper_log_mel"] = LogMelFrontend
+asr.encoder_choices.classes[NAME] = LoraExpertEncoder
+asr.decoder_choices.classes[NAME] = LoraExpertDecoder
+asr.preprocessor_choices.classes[NAME] = WhisperPreprocessor
+asr.model_choices.classes |= {
+    "lora_expert": LoraExpertModel,
+    "lora_mole": LoraMoleModel,
+    "lora_distill": LoraDistillModel,
+    "whisper_full": WhisperFullModel,
+}
+
+
+class LoraExpertsTask(asr.ASRTask):
+    """ASR with Whisper LoRA experts.
+
+    ESPnet's ASR task with our components as defaults, ``--backbone`` for all of them,
+    and batches of mixed languages (``--iterator_type task``).
+    """
+
+    trainer = ExpertTrainer
+
+    @classmethod
+    def add_task_arguments(cls, parser):
+        """ESPnet's ASR options and ours."""
+        super().add_task_arguments(parser)
+        group = parser.add_argument_group(description="LoRA experts related")
+        group.add_argument(
+            "--backbone",
+            default=None,
+            help="Whisper: hub id (openai/whisper-tiny) or folder. Sets it for frontend, "
+            "encoder, decoder and tokenizer at once",
+        )
+        group.add_argument(
+            "--sampler_conf",
+            action=NestedDictAction,
+            default={},
+            help="Sampling of languages, e.g. --sampler_conf weights=uniform (or "
+            "proportional, or weights='{zh: 1.0, ko: 0.25}')",
+        )
+        parser.set_defaults(
+            frontend="whisper_log_mel",
+            encoder=NAME,
+            decoder=NAME,
+            preprocessor=NAME,
+            normalize=None,
+            model="lora_expert",
+            token_type="hugging_face",
+            iterator_type="task",
+        )
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False):
+        """Besides ESPnet's: ``lang``, the language of each utterance."""
+        return (*super().optional_data_names(train, inference), "lang")
+
+    @classmethod
+    def build_preprocess_fn(cls, args, train: bool):
+        """The preprocessor, with the backbone's tokenizer."""
+        cls._spread_backbone(args)
+        return super().build_preprocess_fn(args, train)
+
+    @classmethod
+    def build_model(cls, args):
+        """The model; ``config.yaml`` then names the backbone in every component."""
+        cls._spread_backbone(args)
+        return super().build_model(args)
+
+    @staticmethod
+    def _spread_backbone(args) -> None:
+        backbone = getattr(args, "backbone", None)
+        if backbone is None:
+            return
+        args.bpemodel = backbone
+        for conf in (args.frontend_conf, args.encoder_conf, args.decoder_conf):
+            conf["backbone"] = backbone
+
+    @classmethod
+    def build_optimizers(cls, args, model: torch.nn.Module):
+        """An optimizer over the trained parameters only, in the model's own groups."""
+        groups = model.parameter_groups(args.optim_conf["lr"])
+        return [optim_classes[args.optim](groups, **args.optim_conf)]
+
+    @classmethod
+    def build_task_iter_factory(cls, args, iter_options, mode: str):
+        """Batches by padded duration, languages sampled by weight (training only)."""
+        data = iter_options.data_path_and_name_and_type
+        world = torch.distributed.get_world_size() if iter_options.distributed else 1
+        sampler = LanguageSampler(
+            lengths=_read_lengths(iter_options.shape_files),
+            utt2lang=_read_utt2lang(data),
+            batch_bins=iter_options.batch_bins,
+            shuffle=iter_options.train,
+            min_batch_size=world,
+            **args.sampler_conf,
+        )
+        if world > 1:
+            sampler = ShardedSampler(sampler, torch.distributed.get_rank(), world)
+        return SequenceIterFactory(
+            dataset=cls.build_dataset(args, iter_options),
+            batches=sampler,
+            seed=args.seed,
+            num_iters_per_epoch=iter_options.num_iters_per_epoch,
+            shuffle=iter_options.train,
+            num_workers=args.num_workers,
+            collate_fn=iter_options.collate_fn,
+            pin_memory=args.ngpu > 0,
+        )
+
+
+def _read_lengths(shape_files) -> dict[str, int]:
+    if not shape_files:
+        raise ValueError(
+            "--train_shape_file and --valid_shape_file must name speech_shape files, but "
+            "got none; stage 4 writes them"
+        )
+    table = read_2columns_text(shape_files[0])
+    return {utt: int(shape.split(",")[0]) for utt, shape in table.items()}
+
+
+def _read_utt2lang(data) -> dict[str, str]:
+    for path, name, _ in data:
+        if name == "lang":
+            return read_2columns_text(path)
+    raise ValueError(
+        "data must have languages: --train_data_path_and_name_and_type "
+        f"{Path(data[0][0]).parent}/utt2lang,lang,text"
+    )

@@ -1,0 +1,112 @@
+"""ESPnet's trainer, with strict resume and an export of the finished system."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from espnet2.train.reporter import Reporter
+from espnet2.train.trainer import Trainer
+
+from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.folder import experts_of
+from espnet_lora_experts.whisper.systems import MoLE, Single
+
+
+class ExpertTrainer(Trainer):
+    """ESPnet's trainer; afterwards the best model becomes a system's folder."""
+
+    @classmethod
+    def build_options(cls, args):
+        """ESPnet's options; one best model is kept, not an average of several.
+
+        The average of A and the average of B are not the average of BA.
+        """
+        nbest = args.keep_nbest_models
+        most = max(nbest) if isinstance(nbest, list | tuple) and nbest else nbest
+        if args.model != "whisper_full" and most != 1:
+            logging.warning(f"keep_nbest_models: {nbest} becomes 1 for LoRA factors")
+            args.keep_nbest_models = 1
+        return super().build_options(args)
+
+    @staticmethod
+    def resume(checkpoint, *args, **kwargs):
+        """Resumes, or says what to do about a broken checkpoint."""
+        try:
+            Trainer.resume(checkpoint, *args, **kwargs)
+        except (RuntimeError, EOFError, OSError) as error:
+            raise RuntimeError(
+                f"{checkpoint} must be a whole checkpoint, but cannot be read: {error}. "
+                f"Remove {Path(checkpoint).name} to train from the start, or copy back "
+                "an intact one"
+            ) from error
+
+    @classmethod
+    def run(cls, model, trainer_options, distributed_option, **kwargs) -> None:
+        """Trains, then exports the best epoch next to the checkpoints."""
+        super().run(
+            model=model,
+            trainer_options=trainer_options,
+            distributed_option=distributed_option,
+            **kwargs,
+        )
+        if distributed_option.distributed and distributed_option.dist_rank != 0:
+            return
+        output_dir = Path(trainer_options.output_dir)
+        best = cls._best(output_dir, trainer_options)
+        model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
+        facts = cls._facts(model, output_dir, trainer_options)
+        model.export(output_dir, {**facts, "checkpoint": best.resolve().name})
+        logging.info(f"exported {best.resolve().name} as the system {output_dir}")
+
+    @staticmethod
+    def _best(output_dir: Path, options) -> Path:
+        for phase, key, _ in options.best_model_criterion:
+            path = output_dir / f"{phase}.{key}.best.pth"
+            if path.exists():
+                return path
+        raise FileNotFoundError(
+            f"{output_dir} must have a best model of {options.best_model_criterion}, but "
+            "has none; did an epoch finish?"
+        )
+
+    @staticmethod
+    def _facts(model, output_dir: Path, options) -> dict:
+        states = torch.load(
+            output_dir / "checkpoint.pth", map_location="cpu", weights_only=False
+        )
+        reporter = Reporter()
+        reporter.load_state_dict(states["reporter"])
+        epochs = range(1, reporter.get_epoch() + 1)
+        batches = sum(
+            reporter.stats[epoch]["train"]["total_count"]
+            - (reporter.stats[epoch - 1]["train"]["total_count"] if epoch > 1 else 0)
+            for epoch in epochs
+        )
+        return {
+            "epochs": len(epochs),
+            "steps": batches // options.accum_grad,
+            "trained_params": model.trained_params,
+            "deployed_params": deployed_parameters(model.backbone, model.system),
+        }
+
+
+def deployed_parameters(backbone: Backbone, system) -> int:
+    """Parameters needed to run a system: one LoRA folds into the backbone for free.
+
+    A MoLE drops the experts of its merged layers and keeps one merged pair each.
+    """
+    bank = backbone.bank
+    lora = {p for name in bank.names for _, p in bank.parameters_of(name)}
+    whisper = sum(p.numel() for p in backbone.hf.parameters() if p not in lora)
+    if isinstance(system, Single):
+        return whisper
+    total = whisper + sum(p.numel() for p in system.parameters())
+    merged = getattr(system, "fusion", None)
+    for i, name in enumerate(experts_of(system)):
+        for key, parameter in bank.parameters_of(name):
+            layer = key.rsplit(".", 2)[0]
+            if not isinstance(system, MoLE) or layer not in merged.index or i == 0:
+                total += parameter.numel()
+    return total - (merged.V_IN.numel() if merged is not None else 0)

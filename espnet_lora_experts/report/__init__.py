@@ -1,0 +1,1 @@
+"""Scores of decoded speech: errors with intervals, results, tables."""

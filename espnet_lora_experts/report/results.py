@@ -1,0 +1,144 @@
+"""The results of a project: one dict, from which every table and page is made.
+
+::
+
+    {"meta": {...},
+     "systems": {NAME: {
+         "steps": n, "trained_params": n, "deployed_params": n,
+         MODE: {"wer": {LANG: x}, "cer": {LANG: x}, "avg_wer": x, "avg_cer": x,
+                "ci95": [lo, hi], "ci95_lang": {LANG: [lo, hi]}, "ci95_cer": [lo, hi],
+                "p_vs_<baseline>": p or None, "rtf": x or None,
+                "lid_acc": x, "lid_acc_lang": {LANG: x},
+                "counts": {"word" or "char": {LANG: {...}}}}}}}
+
+MODE is ``aware`` or ``agnostic``; the LID accuracies are agnostic only. ``wer`` is the
+character error rate for languages without spaces, as in the paper (arXiv 2506.21555).
+Averages are over languages, intervals 95 % bootstrap intervals. All are percentages.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from espnet_lora_experts.report import errors
+from espnet_lora_experts.whisper import languages
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A system's output over all test sets in one mode; texts are normalised."""
+
+    langs: list[str]  # the true languages
+    references: list[str]
+    hypotheses: list[str]
+    found: list[str] | None = None  # languages that the system found
+    rtf: float | None = None
+
+
+@dataclass(frozen=True)
+class System:
+    """A system's size and output."""
+
+    steps: int
+    trained_params: int
+    deployed_params: int
+    modes: Mapping[str, Decoded]
+
+
+def build(
+    systems: Mapping[str, System],
+    meta: Mapping[str, Any],
+    baseline: str = "multi",
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score every system in every mode it has.
+
+    Args:
+        systems: By name, in the order of the tables.
+        meta: Where and how the results were made.
+        baseline: The system that the others are compared with; if it is absent, or has
+            no such mode, there is no p-value.
+        samples: Bootstrap samples.
+        seed: Of the bootstrap.
+    """
+    scored = {
+        (name, mode): score(decoded, samples, seed)
+        for name, system in systems.items()
+        for mode, decoded in system.modes.items()
+    }
+    rows: dict[str, Any] = {}
+    for name, system in systems.items():
+        rows[name] = {
+            "steps": system.steps,
+            "trained_params": system.trained_params,
+            "deployed_params": system.deployed_params,
+        }
+        for mode in system.modes:
+            row, averages_S = scored[name, mode]
+            against = scored.get((baseline, mode)) if name != baseline else None
+            p = errors.paired_p(averages_S, against[1]) if against else None
+            rows[name][mode] = {**row, f"p_vs_{baseline}": p}
+    return {"meta": {**meta, "baseline": baseline, "samples": samples}, "systems": rows}
+
+
+def score(decoded: Decoded, samples: int, seed: int) -> tuple[dict, np.ndarray]:
+    """One system in one mode: its row, and its average rate in each sample (S,)."""
+    words, chars = count(decoded, "word"), count(decoded, "char")
+    by_metric = {"wer": words, "cer": chars}
+    main = {lang: by_metric[languages.get(lang).metric][lang] for lang in words}
+    rates_SL = errors.resample(main, samples, seed)
+    cer_SL = errors.resample(chars, samples, seed)
+    wer = {lang: errors.rate(counts) for lang, counts in main.items()}
+    cer = {lang: errors.rate(counts) for lang, counts in chars.items()}
+    row = {
+        "wer": wer,
+        "cer": cer,
+        "avg_wer": mean(wer),
+        "avg_cer": mean(cer),
+        "ci95": errors.interval(rates_SL.mean(axis=1)),
+        "ci95_lang": dict(zip(main, map(errors.interval, rates_SL.T), strict=True)),
+        "ci95_cer": errors.interval(cer_SL.mean(axis=1)),
+        "rtf": decoded.rtf,
+        **identification(decoded),
+        "counts": {"word": totals(words), "char": totals(chars)},
+    }
+    return row, rates_SL.mean(axis=1)
+
+
+def count(decoded: Decoded, unit: str) -> dict[str, np.ndarray]:
+    """counts_U4 of each language, languages sorted."""
+    counts_U4 = errors.count_errors(decoded.references, decoded.hypotheses, unit)
+    langs = np.array(decoded.langs)
+    return {str(lang): counts_U4[langs == lang] for lang in np.unique(langs)}
+
+
+def identification(decoded: Decoded) -> dict[str, Any]:
+    """Accuracy of the found languages, averaged over languages; {} if none were."""
+    if decoded.found is None:
+        return {}
+    hits: dict[str, list[bool]] = {lang: [] for lang in sorted(set(decoded.langs))}
+    for true, found in zip(decoded.langs, decoded.found, strict=True):
+        hits[true].append(true == found)
+    accuracy = {lang: 100 * sum(hit) / len(hit) for lang, hit in hits.items()}
+    return {"lid_acc": mean(accuracy), "lid_acc_lang": accuracy}
+
+
+def totals(counts: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    """Counts that sclite reports: sentences, length, errors, sentences with errors."""
+    names = ("sub", "del", "ins", "ref")
+    return {
+        lang: {
+            "snt": len(counts_U4),
+            **dict(zip(names, map(int, counts_U4.sum(axis=0)), strict=True)),
+            "wrong": int(counts_U4[:, : errors.REF].any(axis=1).sum()),
+        }
+        for lang, counts_U4 in counts.items()
+    }
+
+
+def mean(values: Mapping[str, float]) -> float:
+    """Average over languages."""
+    return sum(values.values()) / len(values)

@@ -1,0 +1,127 @@
+"""RESULTS.md from the results dict (see results.py)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from espnet_lora_experts.whisper import languages
+
+TITLES = {"aware": "Language-aware", "agnostic": "Language-agnostic"}
+_COUNTS = {"WER": "word", "CER": "char"}
+_ESPNET = ("dataset", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """The whole of RESULTS.md."""
+    parts = ["# RESULTS", environment(results["meta"]), *summaries(results), NOTES]
+    for name in _COUNTS:
+        parts += [f"## {name}", espnet_table(results, name)]
+    return "\n\n".join(parts) + "\n"
+
+
+def summaries(results: Mapping[str, Any]) -> list[str]:
+    """Titles and tables of the modes that some system has."""
+    tables = {title: summary(results, mode) for mode, title in TITLES.items()}
+    return [f"## {title}\n\n{table}" for title, table in tables.items() if table]
+
+
+NOTES = (
+    "WER and CER in %, brackets: 95 % bootstrap interval over utterances. Averages and"
+    " LID accuracy are over languages. p: paired bootstrap on the average, two-sided."
+    " Mi = 2^20 parameters. RTF: seconds of computing per second of audio."
+)
+
+
+def environment(meta: Mapping[str, Any]) -> str:
+    """Where the results come from, as ESPnet's RESULTS.md opens."""
+    lines = [f"- {key}: `{_text(value)}`" for key, value in meta.items()]
+    return "\n".join(["## Environments", *lines])
+
+
+def summary(results: Mapping[str, Any], mode: str) -> str:
+    """One row per system that has the mode; "" when none has."""
+    baseline = results["meta"].get("baseline", "multi")
+    rows = {k: v for k, v in results["systems"].items() if mode in v}
+    if not rows:
+        return ""
+    langs = list(next(iter(rows.values()))[mode]["wer"])
+    lid = ["LID %"] if mode == "agnostic" else []
+    sizes = ["steps", "trained Mi", "deployed Mi", "RTF"]
+    head = ["system", *map(heading, langs), "avg [95 %]", "avg CER [95 %]", *lid]
+    return markdown(
+        [*head, f"p vs {baseline}", *sizes],
+        [summary_row(name, row, mode, langs, baseline) for name, row in rows.items()],
+    )
+
+
+def summary_row(
+    name: str, row: Mapping[str, Any], mode: str, langs: Sequence[str], baseline: str
+) -> list[str]:
+    """Cells of one system."""
+    scores = row[mode]
+    lid = [number(scores.get("lid_acc"), 1)] if mode == "agnostic" else []
+    return [
+        name,
+        *(number(scores["wer"][lang], 1) for lang in langs),
+        with_interval(scores["avg_wer"], scores["ci95"]),
+        with_interval(scores["avg_cer"], scores["ci95_cer"]),
+        *lid,
+        number(scores.get(f"p_vs_{baseline}"), 3),
+        f"{row['steps']:,}",
+        number(row["trained_params"] / 2**20, 2),
+        number(row["deployed_params"] / 2**20, 2),
+        number(scores["rtf"], 3),
+    ]
+
+
+def espnet_table(results: Mapping[str, Any], name: str) -> str:
+    """ESPnet's table of one metric, a row per system, mode and language.
+
+    Args:
+        results: The results dict.
+        name: ``"WER"`` (languages scored by words only) or ``"CER"``.
+    """
+    rows = []
+    for system, modes in results["systems"].items():
+        for mode in (mode for mode in TITLES if mode in modes):
+            for lang, counts in modes[mode]["counts"][_COUNTS[name]].items():
+                if name == "CER" or languages.get(lang).metric == "wer":
+                    rows.append([f"{system}/decode_{mode}/{lang}", *sclite(counts)])
+    return markdown(_ESPNET, rows)
+
+
+def sclite(counts: Mapping[str, int]) -> list[str]:
+    """Snt, Wrd and the percentages of sclite's summary line."""
+    sub, deleted, inserted, ref = (counts[k] for k in ("sub", "del", "ins", "ref"))
+    correct = ref - sub - deleted
+    errors = sub + deleted + inserted
+    parts = [correct, sub, deleted, inserted, errors]
+    percents = [number(100 * part / max(ref, 1), 1) for part in parts]
+    wrong = number(100 * counts["wrong"] / counts["snt"], 1)
+    return [str(counts["snt"]), str(ref), *percents, wrong]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"|{'|'.join(line)}|" for line in lines)
+
+
+def heading(lang: str) -> str:
+    """Column title of a language, with its metric where that is CER."""
+    return lang if languages.get(lang).metric == "wer" else f"{lang} (CER)"
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number, or ``-`` for none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def with_interval(value: float, limits: Sequence[float]) -> str:
+    """``12.3 [11.0, 13.5]``."""
+    return f"{value:.1f} [{limits[0]:.1f}, {limits[1]:.1f}]"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value)

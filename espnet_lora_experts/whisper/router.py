@@ -1,0 +1,64 @@
+"""The router: which language is this? A small head on features of a middle layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+POOLINGS = ("mean", "mean_std", "attentive")
+
+
+class Router(nn.Module):
+    """Predicts the language from encoder states: norm, pool, ``d -> d -> N`` with GELU.
+
+    The states are layer-normalised first and pooled over valid positions only: without
+    either the router hears the padding and a few loud dimensions. Source:
+    https://arxiv.org/abs/2506.21555, Section 2.2 (MLP on the merged layers' features).
+
+    Args:
+        width: Width D of the encoder.
+        languages: The N languages, in the order of the logits.
+        pooling: ``mean``, ``mean_std`` or ``attentive``.
+
+    Raises:
+        ValueError: Unknown pooling.
+    """
+
+    def __init__(self, width: int, languages: list[str], pooling: str = "mean"):
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {POOLINGS}, but got {pooling!r}")
+        self.languages = list(languages)
+        self.pooling = pooling
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.attention = nn.Linear(width, 1) if pooling == "attentive" else None
+        pooled = 2 * width if pooling == "mean_std" else width
+        self.mlp = nn.Sequential(
+            nn.Linear(pooled, width), nn.GELU(), nn.Linear(width, len(self.languages))
+        )
+
+    def forward(self, x_BPD: Tensor, valid_BP: Tensor) -> Tensor:
+        """Language logits, (B, N).
+
+        Args:
+            x_BPD: Encoder states, (B, P, D).
+            valid_BP: True at valid positions, (B, P).
+        """
+        x_BPD = self.norm(x_BPD.float())
+        weight_BP = self._weight(x_BPD, valid_BP)
+        mean_BD = torch.einsum("bp,bpd->bd", weight_BP, x_BPD)
+        if self.pooling != "mean_std":
+            return self.mlp(mean_BD)
+        square_BD = torch.einsum("bp,bpd->bd", weight_BP, x_BPD.square())
+        std_BD = (square_BD - mean_BD.square()).clamp(min=1e-6).sqrt()
+        return self.mlp(torch.cat([mean_BD, std_BD], dim=1))
+
+    def _weight(self, x_BPD: Tensor, valid_BP: Tensor) -> Tensor:
+        score_BP = x_BPD.new_zeros(valid_BP.shape)
+        if self.attention is not None:
+            score_BP = self.attention(x_BPD).squeeze(-1)
+        return score_BP.masked_fill(~valid_BP, float("-inf")).softmax(dim=1)
+
+    def route(self, logits_BN: Tensor) -> list[str]:
+        """The most probable language of each row."""
+        return [self.languages[n] for n in logits_BN.argmax(dim=1).tolist()]

@@ -1,0 +1,218 @@
+"""Systems: who gets which expert in which layer. Each is a choice of one gate per layer.
+
+Names of dimensions: B batch, P encoder positions, U text positions, D width, N languages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from espnet_lora_experts.experts.fusion import Fusion
+from espnet_lora_experts.experts.gate import VANILLA, Gate, everywhere, fused, one_hot
+from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.router import Router
+
+Route = Sequence[str]
+"""The language of each row of a batch."""
+
+
+class System(nn.Module):
+    """A choice of gates. The base class is vanilla Whisper: no expert anywhere.
+
+    Attributes:
+        languages: The target languages.
+        routed: Whether the gates depend on the utterance's language.
+    """
+
+    routed = False
+
+    def __init__(self, languages: Sequence[str]):
+        super().__init__()
+        self.languages = list(languages)
+
+    def encoder_gate(self, layer: int, route: Route | None) -> Gate:
+        """The gate of one encoder layer."""
+        return VANILLA
+
+    def decoder_gate(self, route: Route | None) -> Gate:
+        """The gate of every decoder layer."""
+        return VANILLA
+
+    def find_route(self, layer: int, x_BPD: Tensor, valid_BP: Tensor) -> Tensor | None:
+        """Language logits, (B, N), when this layer's input is what the router reads."""
+        return None
+
+    def folding(self, key: str, lang: str | None) -> Gate:
+        """What can be folded into one weight for a batch in one language.
+
+        Args:
+            key: The weight's layer, as in :attr:`ExpertBank.layers`.
+            lang: The language of all rows, if known.
+        """
+        return VANILLA
+
+
+class Single(System):
+    """One adapter for all: the pooled LoRA, the distilled student."""
+
+    def __init__(self, languages: Sequence[str], expert: str):
+        super().__init__(languages)
+        self.expert = expert
+
+    def encoder_gate(self, layer: int, route: Route | None) -> Gate:
+        return everywhere(self.expert)
+
+    def decoder_gate(self, route: Route | None) -> Gate:
+        return everywhere(self.expert)
+
+    def folding(self, key: str, lang: str | None) -> Gate:
+        return everywhere(self.expert)
+
+
+class Experts(System):
+    """Each utterance runs the expert of its language; the language must be known."""
+
+    routed = True
+
+    def encoder_gate(self, layer: int, route: Route | None) -> Gate:
+        return one_hot(_known(route))
+
+    def decoder_gate(self, route: Route | None) -> Gate:
+        return one_hot(_known(route))
+
+    def folding(self, key: str, lang: str | None) -> Gate:
+        return VANILLA if lang is None else everywhere(lang)
+
+
+class MoLE(Experts):
+    """LoRA MoLE: merged lower encoder layers, a router, then one language's expert.
+
+    Source: https://arxiv.org/abs/2506.21555, Section 2.2.
+
+    Args:
+        backbone: Whose bank holds the experts, one for each language, by its code.
+        languages: The N languages.
+        merged_layers: L1, the number of merged encoder layers, 1 to all of them.
+        combination: ``factor`` (the paper's) or ``delta`` (exact).
+        pooling: The router's.
+
+    Raises:
+        ValueError: ``merged_layers`` out of range, or a language without an expert.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        languages: Sequence[str],
+        merged_layers: int,
+        combination: str = "factor",
+        pooling: str = "mean",
+    ):
+        super().__init__(languages)
+        depth = backbone.encoder_layers
+        if not 1 <= merged_layers <= depth:
+            raise ValueError(
+                f"merged_layers must be 1 to {depth} (encoder layers), "
+                f"but got {merged_layers}"
+            )
+        backbone.bank.require(languages)
+        self.merged_layers = merged_layers
+        merged = tuple(f"model.encoder.layers.{i}." for i in range(merged_layers))
+        keys = [key for key in backbone.bank.layers if key.startswith(merged)]
+        self.fusion = Fusion(languages, keys, combination)
+        self.router = Router(backbone.config.d_model, self.languages, pooling)
+
+    def encoder_gate(self, layer: int, route: Route | None) -> Gate:
+        if layer < self.merged_layers:
+            return fused(self.fusion)
+        return one_hot(_known(route))
+
+    def find_route(self, layer: int, x_BPD: Tensor, valid_BP: Tensor) -> Tensor | None:
+        return self.router(x_BPD, valid_BP) if layer == self.merged_layers else None
+
+    def folding(self, key: str, lang: str | None) -> Gate:
+        merged = key in self.fusion.index
+        return fused(self.fusion) if merged else super().folding(key, lang)
+
+
+def _known(route: Route | None) -> Route:
+    if route is None:
+        raise ValueError(
+            "language experts must be told the language, but got None; give lang, or use "
+            "a system that finds it (MoLE, a distilled student, two_pass)"
+        )
+    return route
+
+
+@dataclass
+class Encoded:
+    """What the encoder found out about a batch.
+
+    Attributes:
+        hidden_BPD: Encoder states after the last norm, (B, P, D).
+        valid_BP: True at valid positions, (B, P).
+        route: The language of each row, given or found; None if neither.
+        lid_logits_BN: The router's logits, (B, N); None without a router.
+    """
+
+    hidden_BPD: Tensor
+    valid_BP: Tensor
+    route: Route | None
+    lid_logits_BN: Tensor | None = None
+
+    def rows(self, index: Sequence[int]) -> Encoded:
+        """Some rows of the batch."""
+        rows = torch.as_tensor(index, device=self.hidden_BPD.device)
+        logits_BN = self.lid_logits_BN
+        return Encoded(
+            self.hidden_BPD[rows],
+            self.valid_BP[rows],
+            None if self.route is None else [self.route[i] for i in index],
+            None if logits_BN is None else logits_BN[rows],
+        )
+
+
+def encode(
+    backbone: Backbone,
+    system: System,
+    mel_BTM: Tensor,
+    frames_B: Tensor,
+    route: Route | None = None,
+) -> Encoded:
+    """Runs the encoder under a system's gates.
+
+    Args:
+        backbone: The frozen Whisper.
+        system: The choice of gates.
+        mel_BTM: Log-mel features, (B, T, M).
+        frames_B: Their lengths, (B,).
+        route: The languages if known; they replace the router's.
+    """
+    x_BPD, valid_BP = backbone.embed(mel_BTM, frames_B)
+    lid_logits_BN = None
+    for i in range(backbone.encoder_layers + 1):
+        found = system.find_route(i, x_BPD, valid_BP)
+        if found is not None:
+            lid_logits_BN = found
+            route = route or system.router.route(found)
+        if i < backbone.encoder_layers:
+            gate = system.encoder_gate(i, route)
+            x_BPD = backbone.encode_layer(i, x_BPD, valid_BP, gate)
+    return Encoded(backbone.encoder_norm(x_BPD), valid_BP, route, lid_logits_BN)
+
+
+def decode(
+    backbone: Backbone, system: System, encoded: Encoded, ids_BU: Tensor
+) -> Tensor:
+    """Runs the decoder over given tokens; last layer's output before the norm, (B, U, D)."""
+    y_BUD = backbone.embed_tokens(ids_BU)
+    gate = system.decoder_gate(encoded.route)
+    for i in range(backbone.decoder_layers):
+        y_BUD = backbone.decode_layer(
+            i, y_BUD, encoded.hidden_BPD, encoded.valid_BP, gate
+        )
+    return y_BUD

@@ -1,0 +1,105 @@
+"""The command line of scoring."""
+
+import json
+import os
+
+import pytest
+
+from espnet_lora_experts.bin import score
+from espnet_lora_experts.report import environment
+
+TEXTS = {"es_1": "Uno, dos.", "es_2": "Tres.", "fr_1": "Un deux", "fr_2": "trois"}
+
+
+def table(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{utt} {value}".strip() + "\n" for utt, value in rows.items()]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Two test sets and two systems; kd is perfect, multi says nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name, lang in (("t_es", "es"), ("t_fr", "fr")):
+        texts = {utt: text for utt, text in TEXTS.items() if utt.startswith(lang)}
+        langs = dict.fromkeys(texts, lang)
+        table(tmp_path / f"dump/raw/{name}/text", texts)
+        table(tmp_path / f"dump/raw/{name}/utt2lang", langs)
+        for system in ("multi", "kd"):
+            said = texts if system == "kd" else dict.fromkeys(texts, "")
+            for mode in ("aware", "agnostic"):
+                folder = tmp_path / f"exp/{system}/decode_{mode}/{name}"
+                table(folder / "text", said)
+                table(folder / "lang", langs)
+                (folder / "decode.json").write_text('{"rtf": 0.5}')
+    for system in ("multi", "kd"):
+        size = {"steps": 5, "trained_params": 7, "deployed_params": 9}
+        (tmp_path / f"exp/{system}/system.json").write_text(json.dumps(size))
+    return tmp_path
+
+
+def run(*options, systems="multi kd"):
+    return score.main(["--test_sets", "t_es t_fr", "--systems", systems, *options])
+
+
+def test_sets_are_pooled_and_files_written(project, capsys):
+    built = run("--results_md", "RESULTS.md")
+    assert built == json.loads((project / "exp/results.json").read_text())
+    kd = built["systems"]["kd"]
+    assert kd["aware"]["wer"] == kd["agnostic"]["wer"] == {"es": 0.0, "fr": 0.0}
+    assert kd["agnostic"]["lid_acc"] == 100.0
+    assert built["systems"]["multi"]["aware"]["avg_wer"] == 100.0
+    assert kd["aware"]["p_vs_multi"] < 0.01
+    assert (kd["steps"], kd["trained_params"], kd["deployed_params"]) == (5, 7, 9)
+    assert kd["aware"]["rtf"] == 0.5
+    page = (project / "RESULTS.md").read_text()
+    assert "|kd/decode_agnostic/fr|2|3|100.0|" in page
+    out = capsys.readouterr().out
+    assert "Language-aware" in out
+    assert out.count("|kd|") == 2
+    trn = project / "exp/kd/decode_aware/t_es/score_wer/hyp.trn"
+    assert trn.read_text() == "uno dos\t(es_1-es_1)\ntres\t(es_2-es_2)\n"
+
+
+def test_missing_system_is_an_error_unless_skipped(project):
+    with pytest.raises(ValueError, match="system full must be decoded aware, but got"):
+        run(systems="multi kd full")
+    built = run("--skip_missing", "true", systems="multi kd full")
+    assert list(built["systems"]) == ["multi", "kd"]
+
+
+def test_skipped_baseline_leaves_no_p_value(project):
+    (project / "exp/multi").rename(project / "exp/other")
+    built = run("--skip_missing", "true")
+    assert built["systems"]["kd"]["aware"]["p_vs_multi"] is None
+
+
+def test_nothing_to_score_is_an_error(project):
+    with pytest.raises(ValueError, match="must hold decoded systems, but got none"):
+        run("--expdir", "nowhere", "--skip_missing", "true")
+
+
+def test_missing_hypotheses_are_an_error_even_when_skipping(project):
+    table(project / "exp/kd/decode_aware/t_es/text", {"es_1": "uno"})
+    with pytest.raises(ValueError, match=r"1 missing \['es_2'\]"):
+        run("--skip_missing", "true")
+
+
+def test_system_json_must_be_whole(project):
+    (project / "exp/kd/system.json").write_text('{"steps": 5}')
+    with pytest.raises(ValueError, match="got none of trained_params deployed_params"):
+        run()
+
+
+def test_baseline_must_be_a_system(project):
+    with pytest.raises(ValueError, match="got 'multi'; known: kd"):
+        run(systems="kd")
+
+
+def test_page_has_no_absolute_path(project):
+    run("--expdir", str(project / "exp"), "--results_md", str(project / "R.md"))
+    for name in ("R.md", "exp/results.json"):
+        assert str(project) not in (project / name).read_text()
+    elsewhere = os.path.abspath(os.path.join(os.sep, "elsewhere", "x"))
+    assert environment.relative(f"--expdir={elsewhere}") == "--expdir=x"
