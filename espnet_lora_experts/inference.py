@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -141,7 +142,7 @@ class Speech2Text:
     def find_languages(self, clips: Sequence[np.ndarray]) -> list[str]:
         """The language of each clip, without transcribing."""
         found: dict[int, str] = {}
-        with self.backbone.bank.folded(lambda key: self.system.folding(key, None)):
+        with self.backbone.bank.folded(partial(self.system.folding, lang=None)):
             for rows in self._batches(range(len(clips)), clips):
                 encoded = self._encode([clips[i] for i in rows], None)
                 langs, _ = self.greedy.find_languages(encoded)
@@ -165,7 +166,8 @@ class Speech2Text:
     def _recognize(self, clips, langs, progress) -> list[Result]:
         results: dict[int, Result] = {}
         for lang, group in self._groups(len(clips), langs):
-            with self.backbone.bank.folded(lambda key: self.system.folding(key, lang)):
+            gate_of = partial(self.system.folding, lang=lang)
+            with self.backbone.bank.folded(gate_of):
                 for rows in self._batches(group, clips):
                     given = None if langs is None else [langs[i] for i in rows]
                     encoded = self._encode([clips[i] for i in rows], given)
@@ -188,14 +190,16 @@ class Speech2Text:
         """Clips of similar length, as many as fit into ``batch_seconds``."""
         rows: list[int] = []
         for i in sorted(group, key=lambda i: -len(clips[i])):
-            longest = MAX_SAMPLES if self.pad_to_30s else len(clips[i]) + MARGIN
-            if rows and (len(rows) + 1) * max(longest, widest) > self.batch_samples:
+            longest = clips[rows[0] if rows else i]
+            if rows and (len(rows) + 1) * self._padded(longest) > self.batch_samples:
                 yield rows
                 rows = []
-            widest = longest if not rows else widest
             rows.append(i)
         if rows:
             yield rows
+
+    def _padded(self, clip: np.ndarray) -> int:
+        return MAX_SAMPLES if self.pad_to_30s else len(clip) + MARGIN
 
     def _encode(self, clips: Sequence[np.ndarray], langs):
         device = self.backbone.hf.device
@@ -223,7 +227,7 @@ def _samples(speech: Speech) -> np.ndarray:
         samples = np.asarray(speech, dtype=np.float32)
     if samples.ndim != 1 or not 0 < len(samples) <= MAX_SAMPLES:
         raise ValueError(
-            f"speech must be one channel of 1 to {MAX_SAMPLES} samples (30 s at 16 kHz), "
+            f"speech must be one channel of 1 to {MAX_SAMPLES} samples (30 s, 16 kHz), "
             f"but got shape {samples.shape}; split longer recordings first"
         )
     return samples

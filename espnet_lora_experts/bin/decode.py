@@ -1,10 +1,10 @@
 """Stage 9: decodes test sets with every system, language-aware and language-agnostic.
 
-    python -m espnet_lora_experts.bin.decode --expdir exp --systems "vanilla multi mole" \
-        --data_root dump/raw --test_sets test --langs "es ru" --backbone openai/whisper-tiny
+    python -m espnet_lora_experts.bin.decode --expdir exp --systems "vanilla multi" \
+        --data_root dump/raw --test_sets test --langs "es ru"
 
-Writes ``exp/<system>/decode_<mode>/<set>/output.<job>/1best_recog/{text,token,score,lang}``
-as ``asr_inference`` does, and merges the jobs into ``exp/<system>/decode_<mode>/<set>/``.
+Writes ``output.<job>/1best_recog/{text,token,score,lang}`` as ``asr_inference`` does in
+``exp/<system>/decode_<mode>/<set>/``, and merges the jobs into that folder.
 Known systems: ``vanilla`` (padded to 30 s), ``two_pass`` (vanilla finds the language,
 then the experts of ``mono``), and any folder of ``--expdir`` with a ``system.json``.
 """
@@ -72,7 +72,7 @@ def main(cmd=None) -> None:
 
 
 def modes_of(system: str, modes: list[str]) -> list[str]:
-    """The modes that a system has: experts must be told, two_pass is for not knowing."""
+    """The modes of a system: experts must be told, two_pass is for not knowing."""
     no = {"aware": system in AGNOSTIC_ONLY, "agnostic": system in AWARE_ONLY}
     return [mode for mode in modes if not no[mode]]
 
@@ -131,15 +131,16 @@ def decode_set(recognizer: Speech2Text, data: Path, mode: str, folder: Path, arg
 def write_tables(folder: Path, utts: list[str], results: list[Result]) -> None:
     """One line an utterance in each table."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = {
-        "text": [result.text for result in results],
+    columns = {
+        "text": [" ".join(result.text.split()) for result in results],
         "token": [" ".join(result.tokens) for result in results],
         "score": [f"{result.score:.4f}" for result in results],
         "lang": [result.lang for result in results],
     }
-    for name, values in rows.items():
-        lines = [f"{utt} {value}".rstrip() for utt, value in zip(utts, values)]
-        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name, values in columns.items():
+        rows = zip(utts, values, strict=True)
+        lines = [f"{utt} {value}".rstrip() + "\n" for utt, value in rows]
+        (folder / name).write_text("".join(lines), encoding="utf-8")
 
 
 def merge(folder: Path, nj: int) -> None:
@@ -150,7 +151,7 @@ def merge(folder: Path, nj: int) -> None:
         raise FileNotFoundError(f"all jobs must have finished, but {missing} have not")
     for name in TABLES:
         texts = [(job / "1best_recog" / name).read_text("utf-8") for job in jobs]
-        lines = sorted(line for text in texts for line in text.splitlines())
+        lines = sorted(line for text in texts for line in text.split("\n") if line)
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     facts = [json.loads((job / "decode.json").read_text()) for job in jobs]
     seconds, audio = (sum(fact[k] for fact in facts) for k in ("s", "audio_s"))

@@ -1,4 +1,4 @@
-"""Stage 2: Kaldi-style data dirs to dump/raw: 16 kHz flac, text policy, languages checked.
+"""Stage 2: Kaldi-style data dirs to dump/raw: 16 kHz flac, text policy, languages.
 
     python -m espnet_lora_experts.bin.format_data --langs "es ru" \
         --in_dirs "data/train data/test" --out_dirs "dump/raw/train dump/raw/test"
@@ -77,7 +77,7 @@ def format_dir(source: Path, target: Path, args: argparse.Namespace) -> None:
     (target / "data").mkdir(parents=True, exist_ok=True)
     work = partial_format(tables, target, args)
     with ThreadPoolExecutor(args.nj) as pool:
-        utts = sorted(tables["wav.scp"])
+        utts = sorted(tables["wav.scp"] | tables["text"])
         done = [
             *tqdm(pool.map(work, utts), total=len(utts), desc=str(target), ncols=79)
         ]
@@ -92,6 +92,8 @@ def partial_format(tables, target: Path, args):
 
     def work(utt: str) -> dict | str:
         code, text = tables["utt2lang"].get(utt), tables["text"].get(utt, "")
+        if utt not in tables["wav.scp"]:
+            return "has no audio in wav.scp"
         if code is None:
             return "has no language in utt2lang"
         if code not in wanted:
@@ -152,12 +154,13 @@ def read_table(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} must exist: a data dir needs {path.name}")
     table: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        key, _, value = line.strip().partition(" ")
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if not line.strip():
+            continue
+        key, value = (*line.split(maxsplit=1), "")[:2]
         if key in table:
             raise ValueError(f"{path} must have each key once, but has {key!r} twice")
-        if key:
-            table[key] = value.strip()
+        table[key] = value.strip()
     return table
 
 

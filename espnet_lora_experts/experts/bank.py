@@ -121,7 +121,9 @@ class ExpertBank:
         del self.configs[name]
         for layer in self.layers.values():
             if adapter_name(name) in layer.lora_A:
-                layer.delete_adapter(adapter_name(name))
+                with warnings.catch_warnings():  # that it was active is no matter
+                    warnings.filterwarnings("ignore", "Adapter .* was active")
+                    layer.delete_adapter(adapter_name(name))
 
     def require(self, names: Iterable[str]) -> None:
         """Raises ValueError unless every name is an expert of this bank."""
@@ -157,7 +159,7 @@ class ExpertBank:
     @contextmanager
     @torch.no_grad()
     def folded(self, gate_of: Callable[[str], Gate]) -> Iterator[None]:
-        """Folds gates over all rows into the weights: decoding then costs nothing extra.
+        """Folds gates over all rows into the weights: decoding then costs no more.
 
         Inside the block the folded layers ignore the gate in force. Afterwards the
         weights are the same bits as before.

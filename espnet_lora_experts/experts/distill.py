@@ -1,9 +1,9 @@
 """Losses of layer-wise distillation, and how a student starts. Pure functions.
 
-Source: https://arxiv.org/abs/2506.21555, Section 2.3. Every loss is computed in float32,
-per position, then averaged over an utterance's valid positions and then over the batch,
-so that a mixed batch equals its utterances one by one. Names of dimensions: B batch,
-T positions, D width, K classes, R rank.
+Source: https://arxiv.org/abs/2506.21555, Section 2.3. Every loss is computed in
+float32, per position, then averaged over an utterance's valid positions and then over
+the batch, so that a mixed batch equals its utterances one by one. Names of dimensions:
+B batch, T positions, D width, K classes, R rank.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def sequence_mean(value_BT: Tensor, valid_BT: Tensor) -> Tensor:
         Means, (B,).
 
     Example:
-        >>> sequence_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[1, 1, 0]]) > 0)
+        >>> valid_BT = torch.tensor([[True, True, False]])
+        >>> sequence_mean(torch.tensor([[1.0, 3.0, 9.0]]), valid_BT)
         tensor([2.])
     """
     total_B = value_BT.masked_fill(~valid_BT, 0.0).sum(dim=1)

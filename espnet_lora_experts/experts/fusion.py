@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from peft.utils.merge_utils import dare_linear, ties
+from peft.utils.merge_utils import dare_linear, task_arithmetic, ties
 from torch import Tensor, nn
 
 from espnet_lora_experts.experts.gate import Factors
@@ -136,12 +136,14 @@ def merge(
     r: int,
     density: float = 0.5,
 ) -> Factors:
-    """Merges experts' pairs at one matrix without training.
+    """Merges experts' pairs at one matrix without training, as PEFT does.
+
+    Rules on factors put the root of a weight on A and on B, its sign on A.
 
     Args:
         pairs: The N pairs ``A_RD, B_OR``.
         weight_N: Weight of each expert, (N,).
-        combination_type: PEFT's names: ``linear`` (mean of factors), ``cat`` (exact),
+        combination_type: PEFT's names: ``linear`` (sum of factors), ``cat`` (exact),
             ``svd``, ``ties``, ``ties_svd``, ``dare_linear``, ``dare_linear_svd``.
         r: Rank of the result where the rule truncates (``*svd``).
         density: Share of entries that TIES and DARE keep.
@@ -149,16 +151,12 @@ def merge(
     Raises:
         ValueError: Unknown ``combination_type``.
     """
-    if combination_type == "linear":
-        return mean_factors(pairs, weight_N)
     if combination_type == "cat":
         return concatenate(pairs, weight_N)
     if combination_type == "svd":
         A_RD, B_OR = concatenate(pairs, weight_N)
         return truncated_svd(B_OR @ A_RD, r)
-    rule = {"ties": ties, "dare_linear": dare_linear}.get(
-        combination_type.removesuffix("_svd")
-    )
+    rule = _RULES.get(combination_type.removesuffix("_svd"))
     if rule is None:
         raise ValueError(
             "combination_type must be one of linear, cat, svd, ties, ties_svd, "
@@ -167,5 +165,13 @@ def merge(
     if combination_type.endswith("_svd"):
         deltas = [B_OR @ A_RD for A_RD, B_OR in pairs]
         return truncated_svd(rule(deltas, weight_N, density), r)
-    A_RD = rule([A for A, _ in pairs], weight_N, density)
-    return A_RD, rule([B for _, B in pairs], weight_N, density)
+    root_N = weight_N.abs().sqrt()
+    A_RD = rule([A for A, _ in pairs], root_N * weight_N.sign(), density)
+    return A_RD, rule([B for _, B in pairs], root_N, density)
+
+
+def _linear(tensors: Sequence[Tensor], weight_N: Tensor, density: float) -> Tensor:
+    return task_arithmetic(tensors, weight_N)
+
+
+_RULES = {"linear": _linear, "ties": ties, "dare_linear": dare_linear}

@@ -114,5 +114,5 @@ class ExpertLinear(lora.Linear):
 
 
 def adapter_name(name: str) -> str:
-    """PEFT's name of an expert: a prefix, since a bare ``to`` or ``type`` would raise."""
+    """PEFT's name of an expert; the prefix because ``to`` or ``type`` would raise."""
     return f"expert_{name}"

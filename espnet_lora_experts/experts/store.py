@@ -1,7 +1,7 @@
 """An expert on disk: a PEFT adapter folder, which plain ``peft`` loads as well.
 
-``adapter_config.json`` and ``adapter_model.safetensors``, with the backbone's hash in the
-weights file's metadata, so that an expert cannot end up in another Whisper unnoticed.
+``adapter_config.json`` and ``adapter_model.safetensors``, with the backbone's hash in
+the weights' metadata, so that an expert cannot end up in another Whisper unnoticed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNSUPPORTED = {
 
 @contextmanager
 def replacing(folder: str | os.PathLike) -> Iterator[Path]:
-    """A temporary sibling folder that takes the place of ``folder`` once it is whole."""
+    """A temporary sibling that takes the place of ``folder`` once it is whole."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -108,8 +108,8 @@ def load_expert(
     written_for = metadata.get("backbone_sha256")
     if backbone_sha256 and written_for and written_for != backbone_sha256:
         raise ValueError(
-            f"{folder} must be an expert of the backbone {backbone_sha256[:12]}, but it "
-            f"was trained on {written_for[:12]}; give the backbone it was trained on"
+            f"{folder} must be an expert of the backbone {backbone_sha256[:12]}, but "
+            f"it was trained on {written_for[:12]}; give the backbone it was trained on"
         )
     bank.add(name, config)
     try:
@@ -163,8 +163,8 @@ def _fill(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folde
     for key, parameter in parameters.items():
         if parameter.shape != given[key].shape:
             raise ValueError(
-                f"{folder}: {key} must be {tuple(parameter.shape)} for this backbone and "
-                f"adapter_config.json's r, but got {tuple(given[key].shape)}"
+                f"{folder}: {key} must be {tuple(parameter.shape)} for this backbone "
+                f"and adapter_config.json's r, but got {tuple(given[key].shape)}"
             )
     for key, parameter in parameters.items():
         parameter.copy_(given[key])

@@ -53,18 +53,18 @@ class Batch:
 
 
 class WhisperModel(ESPnetASRModel):
-    """Base of the models: ``forward -> (loss, stats, weight)`` from terms per utterance.
+    """Base of the models: ``forward -> (loss, stats, weight)``, terms per utterance.
 
     Every term is a mean over one utterance's valid positions, the loss is the mean over
-    the batch and ``weight`` its size, so that a mixed batch equals its utterances one by
-    one and two ranks equal one.
+    the batch and ``weight`` its size: a mixed batch equals its utterances one by one
+    and two ranks equal one.
 
     Args:
         languages: The target languages.
         language_loss: Learn to predict the language token too (so that the model can
             find the language itself); ``<|transcribe|><|notimestamps|>`` never count.
         autocast: ``none``, ``bfloat16`` or ``float16`` for the matrix products; losses
-            are float32 always. ESPnet's ``use_amp`` works on GPUs only, this everywhere.
+            are float32 always. ESPnet's ``use_amp`` is for GPUs only.
         pad_to_30s_prob: Share of the training batches padded to 30 s, so that an
             exported model also works in decoders that always pad.
         lsm_weight: Label smoothing.
@@ -94,7 +94,7 @@ class WhisperModel(ESPnetASRModel):
         self.backbone = self.encoder.backbone
 
     def use_system(self, system: System, trained: Sequence[torch.nn.Parameter]) -> None:
-        """Sets the gates, freezes all but the parameters to train, logs their number."""
+        """Sets the gates, freezes all but what is trained, logs their numbers."""
         self.encoder.system = self.decoder.system = self.system = system
         self.requires_grad_(False)
         for parameter in trained:

@@ -1,4 +1,4 @@
-"""Checkpoints of trained tensors only, bound to their backbone, keys checked strictly."""
+"""Checkpoints of trained tensors only, bound to their backbone, strictly checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HASH_KEY = "backbone_sha256"
 
 
 def trained_state(model: nn.Module, sha256: str) -> dict[str, Tensor]:
-    """The tensors of the parameters that require a gradient, and the backbone's hash."""
+    """The parameters that require a gradient, and the backbone's hash."""
     state = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
     state[HASH_KEY] = torch.frombuffer(bytearray.fromhex(sha256), dtype=torch.uint8)
     return state

@@ -153,7 +153,7 @@ class LoraDistillModel(WhisperModel):
     """Layer-wise distillation of the experts into one multilingual LoRA.
 
     ``loss = ASR + alpha / M (sum of 1 - cos over encoder and decoder layers + JS on the
-    logits)`` with M terms. Teacher and student run layer by layer through the one frozen
+    logits)`` with M terms. Teacher and student run layer by layer through the frozen
     backbone. Source: https://arxiv.org/abs/2506.21555, Section 2.3.
 
     Args:
@@ -164,8 +164,8 @@ class LoraDistillModel(WhisperModel):
         target_modules: PEFT's ``target_modules``.
         alpha: Weight of the distillation terms; see their sizes in the log's step 0.
         logits_only: Leave out the layers' cosine terms, keep the logits' divergence.
-        interpolation_prob: Probability that a layer's input is the mean of student's and
-            teacher's, drawn for each layer and step; training only.
+        interpolation_prob: Probability that a layer's input is the mean of student's
+            and teacher's, drawn for each layer and step; training only.
         student_init: ``delta_svd``, ``factor_mean`` or ``zero``.
         seed: Of the student's A.
         kwargs: See :class:`WhisperModel`.

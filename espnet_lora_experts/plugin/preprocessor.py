@@ -1,4 +1,4 @@
-"""Turns an utterance's files into what the models take: waveform, prompted text, language."""
+"""Utterances as the models take them: waveform, prompted text, language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of mixed languages: weighted sampling, length buckets, padded size bounded."""
+"""Batches of mixed languages: weighted sampling, length buckets, bounded size."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ class LanguageSampler(AbsSampler):
         for utt in sorted(lengths):
             self.by_language.setdefault(utt2lang[utt], []).append(utt)
         self.quota = self._quota(weights if shuffle else "proportional")
+        self.length = 0
         self.length = len(self.generate(0))
 
     def _quota(self, weights: str | Mapping[str, float]) -> dict[str, int]:
@@ -64,10 +65,11 @@ class LanguageSampler(AbsSampler):
             return sizes
         if weights == "uniform":
             weights = dict.fromkeys(sizes, 1.0)
-        if isinstance(weights, str) or not set(sizes) <= set(weights):
+        known = not isinstance(weights, str) and set(sizes) <= set(weights)
+        if not known or min(weights[lang] for lang in sizes) <= 0:
             raise ValueError(
-                "weights must be uniform, proportional or have each of "
-                f"{sorted(sizes)}, but got {weights}"
+                "weights must be uniform, proportional or a positive number for each "
+                f"of {sorted(sizes)}, but got {weights}"
             )
         total = sum(weights[lang] for lang in sizes)
         corpus = sum(sizes.values())
@@ -79,7 +81,7 @@ class LanguageSampler(AbsSampler):
         drawn: list[str] = []
         for lang, quota in self.quota.items():
             drawn += _draw(self.by_language[lang], quota, rng if self.shuffle else None)
-        batches = self._batches(self._bucketed(drawn, rng))
+        batches = self._at_least(self._batches(self._bucketed(drawn, rng)))
         if self.shuffle:
             rng.shuffle(batches)
         return [tuple(batch) for batch in batches]
@@ -102,9 +104,24 @@ class LanguageSampler(AbsSampler):
         return self._fill_last(batches)
 
     def _fill_last(self, batches: list[list[str]]) -> list[list[str]]:
-        """Moves utterances into a last batch that is smaller than the number of ranks."""
-        while len(batches) > 1 and len(batches[-1]) < self.min_batch_size:
-            batches[-1].insert(0, batches[-2].pop())
+        """Fills a last batch smaller than the number of ranks from those with more.
+
+        Where none has more, its first utterance comes again: each rank needs one.
+        """
+        last = batches[-1]
+        while len(last) < self.min_batch_size:
+            larger = [b for b in batches[:-1] if len(b) > self.min_batch_size]
+            last.insert(0, larger[-1].pop() if larger else last[0])
+        return batches
+
+    def _at_least(self, batches: list[list[str]]) -> list[list[str]]:
+        """Splits large batches up to ``len(self)``, which ESPnet cuts epochs by."""
+        while len(batches) < self.length:
+            largest = max(batches, key=len)
+            if len(largest) < 2 * self.min_batch_size:
+                break
+            batches.append(largest[1::2])
+            del largest[1::2]
         return batches
 
     def __len__(self) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
 from espnet2.fileio.read_text import read_2columns_text
+from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
 from espnet2.tasks import asr
 from espnet2.tasks.abs_task import optim_classes
 from espnet2.utils.nested_dict_action import NestedDictAction
@@ -57,8 +57,8 @@ class LoraExpertsTask(asr.ASRTask):
         group.add_argument(
             "--backbone",
             default=None,
-            help="Whisper: hub id (openai/whisper-tiny) or folder. Sets it for frontend, "
-            "encoder, decoder and tokenizer at once",
+            help="Whisper: hub id (openai/whisper-tiny) or folder. Sets it for "
+            "frontend, encoder, decoder and tokenizer at once",
         )
         group.add_argument(
             "--sampler_conf",
@@ -107,6 +107,8 @@ class LoraExpertsTask(asr.ASRTask):
     @classmethod
     def build_optimizers(cls, args, model: torch.nn.Module):
         """An optimizer over the trained parameters only, in the model's own groups."""
+        if "lr" not in args.optim_conf:
+            raise ValueError(f"optim_conf must have lr, but got {args.optim_conf}")
         groups = model.parameter_groups(args.optim_conf["lr"])
         return [optim_classes[args.optim](groups, **args.optim_conf)]
 
@@ -140,8 +142,8 @@ class LoraExpertsTask(asr.ASRTask):
 def _read_lengths(shape_files) -> dict[str, int]:
     if not shape_files:
         raise ValueError(
-            "--train_shape_file and --valid_shape_file must name speech_shape files, but "
-            "got none; stage 4 writes them"
+            "--train_shape_file and --valid_shape_file must name speech_shape files, "
+            "but got none; stage 4 writes them"
         )
     table = read_2columns_text(shape_files[0])
     return {utt: int(shape.split(",")[0]) for utt, shape in table.items()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from espnet2.train.reporter import Reporter
@@ -35,9 +37,9 @@ class ExpertTrainer(Trainer):
         """Resumes, or says what to do about a broken checkpoint."""
         try:
             Trainer.resume(checkpoint, *args, **kwargs)
-        except (RuntimeError, EOFError, OSError) as error:
+        except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
             raise RuntimeError(
-                f"{checkpoint} must be a whole checkpoint, but cannot be read: {error}. "
+                f"{checkpoint} must be a whole checkpoint, but is not: {error}. "
                 f"Remove {Path(checkpoint).name} to train from the start, or copy back "
                 "an intact one"
             ) from error
@@ -67,8 +69,8 @@ class ExpertTrainer(Trainer):
             if path.exists():
                 return path
         raise FileNotFoundError(
-            f"{output_dir} must have a best model of {options.best_model_criterion}, but "
-            "has none; did an epoch finish?"
+            f"{output_dir} must have a best model of {options.best_model_criterion}, "
+            "but has none; did an epoch finish?"
         )
 
     @staticmethod
@@ -79,14 +81,10 @@ class ExpertTrainer(Trainer):
         reporter = Reporter()
         reporter.load_state_dict(states["reporter"])
         epochs = range(1, reporter.get_epoch() + 1)
-        batches = sum(
-            reporter.stats[epoch]["train"]["total_count"]
-            - (reporter.stats[epoch - 1]["train"]["total_count"] if epoch > 1 else 0)
-            for epoch in epochs
-        )
+        totals = [0] + [reporter.stats[i]["train"]["total_count"] for i in epochs]
         return {
             "epochs": len(epochs),
-            "steps": batches // options.accum_grad,
+            "steps": sum((b - a) // options.accum_grad for a, b in pairwise(totals)),
             "trained_params": model.trained_params,
             "deployed_params": deployed_parameters(model.backbone, model.system),
         }

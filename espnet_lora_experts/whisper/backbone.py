@@ -9,8 +9,6 @@ U text positions, D width, K vocabulary.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -138,7 +136,7 @@ class Backbone(nn.Module):
         gate: Gate,
         cache: EncoderDecoderCache | None = None,
     ) -> Tensor:
-        """Decoder layer ``i`` under a gate, causal, with or without a cache, (B, U, D)."""
+        """Decoder layer ``i`` under a gate, causal, with a cache or not, (B, U, D)."""
         layer = self.hf.model.decoder.layers[i]
         mask = _mask(valid_BP)
         return self._run(layer, gate, y_BUD, None, encoded_BPD, mask, cache)

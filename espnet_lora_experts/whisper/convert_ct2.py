@@ -77,7 +77,7 @@ def ct2_to_state_dict(source: Source, config: WhisperConfig) -> StateDict:
     state: StateDict = {}
     for name, tensor in variables.items():
         names = hf_names(name)
-        state.update(zip(names, tensor.chunk(len(names))))
+        state.update(zip(names, tensor.chunk(len(names)), strict=True))
     state = {k: v.clone() for k, v in state.items() if not k.endswith("k_proj.bias")}
     check_state_dict(state, config)
     return state

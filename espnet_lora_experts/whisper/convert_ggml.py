@@ -85,7 +85,8 @@ def _read_hparams(cursor: Cursor) -> dict[str, int]:
             f"ggml magic must be one of the known, but got {magic:#x}; "
             f"known: {MAGIC:#x}"
         )
-    return dict(zip(HPARAMS, cursor.numbers(f"{len(HPARAMS)}I", "ggml header")))
+    sizes = cursor.numbers(f"{len(HPARAMS)}I", "ggml header")
+    return dict(zip(HPARAMS, sizes, strict=True))
 
 
 def _skip_mel_filters(cursor: Cursor) -> None:

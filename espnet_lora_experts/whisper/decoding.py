@@ -22,7 +22,7 @@ class DecodeOptions:
     """How to decode.
 
     Attributes:
-        max_tokens: Most tokens of a transcript; None is half of the decoder's positions.
+        max_tokens: Most tokens of a transcript; None is half the decoder's positions.
         suppress_tokens: Leave out the non-speech tokens that Whisper's
             generation_config names: for a Whisper that was not fine-tuned.
     """

@@ -72,8 +72,8 @@ class LogMel(nn.Module):
         shortest, longest = int(speech_lengths.min()), int(speech_lengths.max())
         if shortest < 1 or longest > MAX_SAMPLES:
             raise ValueError(
-                f"speech must have 1 to {MAX_SAMPLES} samples (30 s at 16 kHz), but got "
-                f"lengths from {shortest} to {longest}; split or drop such utterances"
+                f"speech must have 1 to {MAX_SAMPLES} samples (30 s at 16 kHz), but "
+                f"got lengths from {shortest} to {longest}; split or drop such ones"
             )
         if pad_to_30s:
             return torch.full_like(speech_lengths, MAX_SAMPLES)

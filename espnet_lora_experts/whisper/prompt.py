@@ -53,7 +53,7 @@ class Prompter:
         return [self.sot, self.language(code), *self.task]
 
     def encode(self, text: str, code: str) -> list[int]:
-        """Ids of a transcript; Whisper starts one with a space where words have them."""
+        """Ids of a transcript, which starts with a space where words have spaces."""
         text = text.strip()
         spaced = languages.get(code).metric == "wer"
         text = f" {text}" if spaced and text else text

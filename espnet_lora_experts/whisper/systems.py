@@ -1,6 +1,7 @@
-"""Systems: who gets which expert in which layer. Each is a choice of one gate per layer.
+"""Systems: who gets which expert in which layer. Each is one gate per layer.
 
-Names of dimensions: B batch, P encoder positions, U text positions, D width, N languages.
+Names of dimensions: B batch, P encoder positions, U text positions, D width,
+N languages.
 """
 
 from __future__ import annotations
@@ -142,8 +143,8 @@ class MoLE(Experts):
 def _known(route: Route | None) -> Route:
     if route is None:
         raise ValueError(
-            "language experts must be told the language, but got None; give lang, or use "
-            "a system that finds it (MoLE, a distilled student, two_pass)"
+            "language experts must be told the language, but got None; give lang, or "
+            "use a system that finds it (MoLE, a distilled student, two_pass)"
         )
     return route
 
@@ -208,7 +209,7 @@ def encode(
 def decode(
     backbone: Backbone, system: System, encoded: Encoded, ids_BU: Tensor
 ) -> Tensor:
-    """Runs the decoder over given tokens; last layer's output before the norm, (B, U, D)."""
+    """Last decoder layer's output before the norm, for given tokens, (B, U, D)."""
     y_BUD = backbone.embed_tokens(ids_BU)
     gate = system.decoder_gate(encoded.route)
     for i in range(backbone.decoder_layers):

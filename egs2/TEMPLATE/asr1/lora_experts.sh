@@ -1,0 +1,271 @@
+#!/usr/bin/env bash
+# Whisper LoRA language experts, their fusion and their distillation, stage by stage.
+set -euo pipefail
+
+log() { echo "$(date '+%H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}) $*"; }
+stage_begins=${SECONDS}
+
+help_message=$(cat <<'END'
+Usage: ./run.sh [--option value ...]      (or ./lora_experts.sh, its options are the same)
+
+Stages
+   1 data        local/data.sh writes data/{train,dev,test}
+   2 format      audio and text into dump/raw: 16 kHz, text policy, languages checked
+   3 backbone    fetches Whisper, writes the token list
+   4 statistics  lengths of speech and text
+   5 experts     one LoRA for each language (exp/mono)
+   6 baselines   one pooled LoRA (exp/multi); full fine-tuning if asked (exp/full)
+   7 fusion      LoRA MoLE (exp/mole)
+   8 distill     the experts into one LoRA (exp/kd; exp/kd_logits_only if asked)
+   9 decode      every system, language-aware and language-agnostic
+  10 score       WER, CER, LID, intervals: exp/results.json, RESULTS.md
+
+General
+  --stage 1 --stop_stage 10 --skip_stages ""   which stages run
+  --skip_done false      leave out what is finished and has the same options and inputs
+  --ngpu 0               GPUs for training and decoding
+  --nj 1                 decoding jobs
+  --expdir exp           where models and results go
+  --quick false          a few steps on a few clips: tests that everything runs
+Data
+  --langs "es fr ro ru"  target languages: Whisper's codes
+  --train_set train --valid_set dev --test_sets test    data dirs: wav.scp text utt2lang utt2spk
+                         (your own: put them under data/ and start with --stage 2)
+  --local_data_opts ""   for local/data.sh
+  --text_policy raw      raw, lower or normalized (as scored: no case, no punctuation)
+Models
+  --backbone openai/whisper-tiny   hub id or folder of any Whisper
+  --expert_config conf/train_expert.yaml  --expert_args "--max_epoch 3"   and likewise
+  --multi_config, --full_config, --mole_config, --distill_config, *_args: ESPnet's options
+  --train_args ""        for every training
+  --joint_experts true   train all experts side by side in one job; false: one job each
+  --train_full false     full fine-tuning too
+  --train_kd_logits_only false            distillation without the layers' terms too
+Results
+  --systems ""           default: all that were trained
+  --decode_args ""       for bin/decode
+  --results_md RESULTS.md
+END
+)
+
+# General
+stage=1
+stop_stage=10
+skip_stages=""
+skip_done=false
+ngpu=0
+nj=1
+expdir=exp
+dumpdir=dump
+quick=false
+# Data
+langs="es fr ro ru"
+train_set=train
+valid_set=dev
+test_sets=test
+local_data_opts=""
+download_dir=""
+text_policy=raw
+# Models
+backbone=openai/whisper-tiny
+expert_config=conf/train_expert.yaml
+multi_config=conf/train_multi.yaml
+full_config=conf/train_full.yaml
+mole_config=conf/train_mole.yaml
+distill_config=conf/train_distill.yaml
+expert_args=""
+multi_args=""
+full_args=""
+mole_args=""
+distill_args=""
+train_args=""
+joint_experts=true
+train_full=false
+train_kd_logits_only=false
+# Results
+systems=""
+decode_args=""
+results_md=RESULTS.md
+
+. ./path.sh
+. ./cmd.sh
+. ./db.sh
+. ./parse_options.sh
+
+raw=${dumpdir}/raw
+token_list=data/token_list/${backbone//\//--}/tokens.txt
+stats_dir=${expdir}/stats
+read -r -a lang_list <<<"${langs}"
+if ${quick}; then
+    train_args="--num_iters_per_epoch 4 --max_epoch 1 --batch_bins 320000 ${train_args}"
+fi
+
+# Whether stage $1 is to run; says what it does ($2).
+runs() {
+    if [ "${stage}" -gt "$1" ] || [ "${stop_stage}" -lt "$1" ] || [[ " ${skip_stages} " == *" $1 "* ]]; then
+        return 1
+    fi
+    log "stage $1 ($((SECONDS - stage_begins)) s): $2"
+}
+
+# "[es,fr]" for ESPnet's options.
+listed() {
+    local IFS=,
+    echo "[$*]"
+}
+
+# data_opts train|valid SET: ESPnet's options for one data dir.
+data_opts() {
+    local dir=${raw}/$2
+    echo "--$1_data_path_and_name_and_type ${dir}/wav.scp,speech,sound" \
+        "--$1_data_path_and_name_and_type ${dir}/text,text,text" \
+        "--$1_data_path_and_name_and_type ${dir}/utt2lang,lang,text"
+}
+
+# train NAME CONFIG ARGS...: trains exp/NAME, resumes it, or leaves it when it is finished.
+train() {
+    local dir=${expdir}/$1 config=$2 done_file signature
+    shift 2
+    done_file=${dir}/.done
+    local cmd=(
+        "${python}" -m espnet_lora_experts.bin.train --config "${config}" --ngpu "${ngpu}"
+        --backbone "${backbone}" --token_list "${token_list}" --output_dir "${dir}" --resume true
+        --use_preprocessor true --use_matplotlib false
+        --train_shape_file "${stats_dir}/train/speech_shape"
+        --valid_shape_file "${stats_dir}/valid/speech_shape"
+    )
+    # shellcheck disable=SC2207  # data_opts' words are split on purpose
+    cmd+=($(data_opts train "${train_set}") $(data_opts valid "${valid_set}") "$@")
+    # shellcheck disable=SC2206  # so are the options
+    cmd+=(${train_args})
+    signature=$({
+        echo "${cmd[*]}"
+        cat "${config}" "${raw}/${train_set}"/{utt2num_samples,text,utt2lang}
+        cat "${expdir}"/mono*/.done 2>/dev/null || true
+    } | sha256sum)
+    if ${skip_done} && [ "$(cat "${done_file}" 2>/dev/null)" = "${signature}" ]; then
+        log "${dir} is finished, with these options and inputs; left as it is"
+        return
+    fi
+    mkdir -p "${dir}"
+    rm -f "${done_file}"
+    # shellcheck disable=SC2086  # train_cmd may have options
+    ${train_cmd} --gpu "${ngpu}" "${dir}/train.log" "${cmd[@]}"
+    echo "${signature}" >"${done_file}"
+    log "${dir}: $(grep -o 'trainable parameters: .*' "${dir}/train.log" | tail -n 1);" \
+        "$(grep -oE '[0-9]*epoch results: .*' "${dir}/train.log" | tail -n 1 | grep -oE '^[0-9]*epoch|\[valid\] .*' | tr '\n' ' ' | cut -c1-90)"
+}
+
+# experts_conf: the experts of exp/mono as ESPnet's option "{es: folder, ...}".
+experts_conf() {
+    "${python}" - "${expdir}/mono" <<'END'
+import json, sys
+what = json.load(open(f"{sys.argv[1]}/system.json"))
+print("{" + ", ".join(f"{k}: {sys.argv[1]}/{v}" for k, v in what["experts"].items()) + "}")
+END
+}
+
+if runs 1 "data: ${langs}"; then
+    # shellcheck disable=SC2086
+    local/data.sh --langs "${langs}" --download_dir "${download_dir:-${MINI_MULTILINGUAL}}" \
+        --data_dir data ${local_data_opts}
+fi
+
+if runs 2 "format: dump/raw, text policy ${text_policy}"; then
+    ins="" outs=""
+    for set in ${train_set} ${valid_set} ${test_sets}; do
+        ins+=" data/${set}" outs+=" ${raw}/${set}"
+    done
+    "${python}" -m espnet_lora_experts.bin.format_data --in_dirs "${ins}" --out_dirs "${outs}" \
+        --langs "${langs}" --text_policy "${text_policy}"
+fi
+
+if runs 3 "backbone: ${backbone}"; then
+    "${python}" -m espnet_lora_experts.bin.backbone --backbone "${backbone}" --langs "${langs}" \
+        --token_list "${token_list}" --expdir "${expdir}" ${download_dir:+--download_dir "${download_dir}"}
+fi
+
+if runs 4 "statistics"; then
+    # shellcheck disable=SC2046,SC2086
+    ${train_cmd} "${stats_dir}/stats.log" "${python}" -m espnet_lora_experts.bin.train \
+        --collect_stats true --config "${multi_config}" --backbone "${backbone}" --ngpu 0 \
+        --model_conf "languages=$(listed "${lang_list[@]}")" --model_conf extract_feats_in_collect_stats=false \
+        --token_list "${token_list}" --use_preprocessor true --output_dir "${stats_dir}" \
+        $(data_opts train "${train_set}") $(data_opts valid "${valid_set}") \
+        --train_shape_file "${raw}/${train_set}/utt2num_samples" \
+        --valid_shape_file "${raw}/${valid_set}/utt2num_samples"
+    log "$(wc -l <"${stats_dir}/train/speech_shape") training and" \
+        "$(wc -l <"${stats_dir}/valid/speech_shape") validation utterances"
+fi
+
+if runs 5 "language experts: ${langs}"; then
+    parts=""
+    if ${joint_experts}; then
+        # shellcheck disable=SC2086
+        train mono "${expert_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${expert_args}
+        parts=${expdir}/mono
+    else
+        for lang in "${lang_list[@]}"; do
+            # shellcheck disable=SC2086
+            train "mono_${lang}" "${expert_config}" --model_conf "languages=[${lang}]" ${expert_args}
+            parts+=" ${expdir}/mono_${lang}"
+        done
+    fi
+    "${python}" -m espnet_lora_experts.bin.combine --inputs "${parts}" --output "${expdir}/mono" \
+        --two_pass "${expdir}/two_pass"
+fi
+
+if runs 6 "baselines: pooled LoRA$(${train_full} && echo ', full fine-tuning' || true)"; then
+    # shellcheck disable=SC2086
+    train multi "${multi_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${multi_args}
+    if ${train_full}; then
+        # shellcheck disable=SC2086
+        train full "${full_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${full_args}
+    fi
+fi
+
+if runs 7 "fusion: LoRA MoLE"; then
+    # shellcheck disable=SC2086
+    train mole "${mole_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
+        --model_conf "experts=$(experts_conf)" ${mole_args}
+fi
+
+if runs 8 "knowledge distillation"; then
+    # shellcheck disable=SC2086
+    train kd "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
+        --model_conf "experts=$(experts_conf)" ${distill_args}
+    if ${train_kd_logits_only}; then
+        # shellcheck disable=SC2086
+        train kd_logits_only "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
+            --model_conf "experts=$(experts_conf)" --model_conf logits_only=true ${distill_args}
+    fi
+fi
+
+if [ -z "${systems}" ]; then
+    for name in vanilla mono two_pass multi mole kd kd_logits_only full; do
+        [ ! -f "${expdir}/${name}/system.json" ] || systems+=" ${name}"
+    done
+fi
+
+if runs 9 "decode:${systems}"; then
+    decode=(
+        "${python}" -m espnet_lora_experts.bin.decode --expdir "${expdir}" --systems "${systems}"
+        --data_root "${raw}" --test_sets "${test_sets}" --langs "${langs}" --backbone "${backbone}"
+        --ngpu "${ngpu}" --nj "${nj}"
+    )
+    # shellcheck disable=SC2206
+    decode+=(${decode_args})
+    ! ${skip_done} || decode+=(--skip_done)
+    # shellcheck disable=SC2086
+    ${decode_cmd} --gpu "${ngpu}" "JOB=1:${nj}" "${expdir}/decode.JOB.log" "${decode[@]}" --job JOB
+    [ "${nj}" = 1 ] || "${decode[@]}" --job 0
+fi
+
+if runs 10 "score"; then
+    "${python}" -m espnet_lora_experts.bin.score --expdir "${expdir}" --test_sets "${test_sets}" \
+        --data_root "${raw}" --systems "${systems}" --baseline multi --output "${expdir}" \
+        --results_md "${results_md}"
+    log "results: ${results_md}, ${expdir}/results.json"
+fi
+
+log "finished in $((SECONDS - stage_begins)) s"

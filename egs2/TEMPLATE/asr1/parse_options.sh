@@ -1,0 +1,29 @@
+# Sourced after a script set its variables: "--name value" on the command line changes ${name}.
+# Only variables that exist may be set, so that a misspelt option is an error.
+
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h | --help)
+            echo "${help_message}"
+            exit 0
+            ;;
+        --*)
+            _name=${1#--}
+            _name=${_name//-/_}
+            if ! [[ ${_name} =~ ^[a-z_][a-z0-9_]*$ ]] || [ -z "${!_name+x}" ]; then
+                echo "$0: unknown option $1; $0 --help lists them" >&2
+                exit 2
+            fi
+            if [ $# -lt 2 ]; then
+                echo "$0: option $1 must have a value" >&2
+                exit 2
+            fi
+            printf -v "${_name}" '%s' "$2"
+            shift 2
+            ;;
+        *)
+            echo "$0: options must be --name value, but got '$1'; $0 --help lists them" >&2
+            exit 2
+            ;;
+    esac
+done

@@ -1,0 +1,126 @@
+"""A tiny random Whisper with tokenizer files, experts in it, a batch: all offline."""
+
+import pytest
+import torch
+from transformers import (
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizerFast,
+)
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from espnet_lora_experts.experts.bank import lora_config
+from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.prompt import Prompter
+
+LETTERS = list(bytes_to_unicode().values())
+EOT = "<|endoftext|>"
+SPECIALS = [
+    "<|startoftranscript|>",
+    *[f"<|{code}|>" for code in ("en", "zh", "de", "es", "ru", "ko", "ja")],
+    *["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>"],
+    *["<|nospeech|>", "<|notimestamps|>"],
+]
+
+
+@pytest.fixture(scope="session")
+def config():
+    """As Whisper-tiny, but narrow and with bytes for a vocabulary."""
+    eot = len(LETTERS)
+    return WhisperConfig(
+        vocab_size=eot + 1 + len(SPECIALS),
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=24,
+        max_target_positions=32,
+        pad_token_id=eot,
+        bos_token_id=eot,
+        eos_token_id=eot,
+        decoder_start_token_id=eot + 1,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+        init_std=0.2,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_whisper(config):
+    """Builds transformers' Whisper, random but the same for the same seed."""
+
+    def make(seed=0):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            whisper = WhisperForConditionalGeneration(config).eval()
+            for name, parameter in whisper.named_parameters():
+                if name.endswith("bias"):
+                    torch.nn.init.normal_(parameter, std=0.2)
+            with torch.no_grad():  # an end that comes, though not always at once
+                whisper.proj_out.weight[config.eos_token_id] *= 2
+        return whisper
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def whisper_folder(make_whisper, tmp_path_factory):
+    """A complete folder in Hugging Face's layout, of seed 0."""
+    folder = tmp_path_factory.mktemp("models") / "whisper-random"
+    make_whisper().save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    vocab = {letter: i for i, letter in enumerate([*LETTERS, EOT])}
+    tokenizer = WhisperTokenizerFast(vocab=vocab, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": SPECIALS})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prompter(whisper_folder):
+    return Prompter(whisper_folder)
+
+
+@pytest.fixture
+def backbone(make_whisper, whisper_folder):
+    """A new one for every test, since experts are put into it."""
+    return Backbone(make_whisper(), name=str(whisper_folder))
+
+
+@pytest.fixture(scope="session")
+def add_random():
+    """Adds experts that change something: B is random too."""
+
+    def add(bank, names, r=3, scale=0.3, **kwargs):
+        for seed, name in enumerate(names):
+            bank.add(name, lora_config(r, **kwargs), seed)
+            generator = torch.Generator().manual_seed(100 + seed)
+            for key, parameter in bank.parameters_of(name):
+                if "lora_B" in key:
+                    parameter.data.normal_(0, scale, generator=generator)
+
+    return add
+
+
+@pytest.fixture
+def trio(backbone, add_random):
+    """A backbone with experts of es, ru and ja."""
+    add_random(backbone.bank, ["es", "ru", "ja"])
+    return backbone
+
+
+@pytest.fixture(scope="session")
+def mel():
+    """Features and lengths of four utterances, noise behind each one's end."""
+    generator = torch.Generator().manual_seed(7)
+    frames_B = torch.tensor([40, 64, 22, 50])
+    return torch.randn(4, 64, 80, generator=generator), frames_B
+
+
+@pytest.fixture(scope="session")
+def langs():
+    """Languages of :func:`mel`: mixed and not sorted."""
+    return ["ru", "es", "ru", "ja"]
