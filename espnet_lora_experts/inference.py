@@ -51,7 +51,8 @@ class Speech2Text:
         prompter: Tokens and prompts of the backbone.
         pad_to_30s: Pad clips to 30 s. A Whisper that was not fine-tuned needs it, a
             system trained at natural length (the default of all recipes) does not.
-        options: Decoding options.
+        max_tokens: Most tokens of a transcript; None is half of the decoder's positions.
+        suppress_tokens: Leave out Whisper's non-speech tokens: if it was not fine-tuned.
         batch_seconds: Most seconds of a padded batch.
         finder: Finds the language for systems that cannot; see :meth:`two_pass`.
     """
@@ -62,13 +63,15 @@ class Speech2Text:
         system: System,
         prompter: Prompter,
         pad_to_30s: bool = False,
-        options: DecodeOptions | None = None,
+        max_tokens: int | None = None,
+        suppress_tokens: bool = False,
         batch_seconds: float = 80.0,
         finder: Speech2Text | None = None,
     ):
         self.backbone, self.system, self.prompter = backbone, system.eval(), prompter
         self.pad_to_30s, self.finder = pad_to_30s, finder
         self.batch_samples = int(batch_seconds * 16_000)
+        options = DecodeOptions(max_tokens, suppress_tokens)
         self.greedy = Greedy(backbone, self.system, prompter, options)
 
     @classmethod
@@ -101,7 +104,7 @@ class Speech2Text:
             System([languages.get(code).code for code in targets]),
             Prompter(hub.resolve(backbone.name)),
             pad_to_30s=True,
-            options=DecodeOptions(suppress_tokens=True),
+            suppress_tokens=True,
             **kwargs,
         )
 

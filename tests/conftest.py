@@ -1,5 +1,7 @@
 """A tiny random Whisper with tokenizer files, experts in it, a batch: all offline."""
 
+import shutil
+
 import pytest
 import torch
 from transformers import (
@@ -13,6 +15,9 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from espnet_lora_experts.experts.bank import lora_config
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.prompt import Prompter
+from espnet_lora_experts.whisper.systems import MoLE, encode
+
+torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 
 LETTERS = list(bytes_to_unicode().values())
 EOT = "<|endoftext|>"
@@ -37,6 +42,7 @@ def config():
         decoder_attention_heads=2,
         encoder_ffn_dim=24,
         decoder_ffn_dim=24,
+        max_source_positions=100,
         max_target_positions=32,
         pad_token_id=eot,
         bos_token_id=eot,
@@ -50,17 +56,27 @@ def config():
 
 @pytest.fixture(scope="session")
 def make_whisper(config):
-    """Builds transformers' Whisper, random but the same for the same seed."""
+    """Builds transformers' Whisper, random but the same for the same seed.
 
-    def make(seed=0):
+    Its transcripts vary by position and end, of some utterances after a few tokens.
+    """
+
+    def make(seed=1, **changes):
+        changed = WhisperConfig.from_dict(config.to_dict() | changes)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            whisper = WhisperForConditionalGeneration(config).eval()
+            whisper = WhisperForConditionalGeneration(changed).eval()
             for name, parameter in whisper.named_parameters():
                 if name.endswith("bias"):
                     torch.nn.init.normal_(parameter, std=0.2)
-            with torch.no_grad():  # an end that comes, though not always at once
-                whisper.proj_out.weight[config.eos_token_id] *= 2
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            whisper.proj_out.weight[config.eos_token_id].normal_(
+                std=0.5, generator=generator
+            )
+            whisper.model.decoder.embed_positions.weight.normal_(
+                std=0.6, generator=generator
+            )
         return whisper
 
     return make
@@ -68,7 +84,7 @@ def make_whisper(config):
 
 @pytest.fixture(scope="session")
 def whisper_folder(make_whisper, tmp_path_factory):
-    """A complete folder in Hugging Face's layout, of seed 0."""
+    """A complete folder in Hugging Face's layout."""
     folder = tmp_path_factory.mktemp("models") / "whisper-random"
     make_whisper().save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
@@ -76,6 +92,15 @@ def whisper_folder(make_whisper, tmp_path_factory):
     tokenizer = WhisperTokenizerFast(vocab=vocab, merges=[])
     tokenizer.add_special_tokens({"additional_special_tokens": SPECIALS})
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder_30s(whisper_folder, make_whisper, tmp_path_factory):
+    """The same with positions for 30 s, which padding needs."""
+    folder = tmp_path_factory.mktemp("models") / "whisper-30s"
+    shutil.copytree(whisper_folder, folder)
+    make_whisper(max_source_positions=1500).save_pretrained(folder)
     return folder
 
 
@@ -116,7 +141,7 @@ def trio(backbone, add_random):
 def mel():
     """Features and lengths of four utterances, noise behind each one's end."""
     generator = torch.Generator().manual_seed(7)
-    frames_B = torch.tensor([40, 64, 22, 50])
+    frames_B = torch.tensor([40, 64, 22, 51])
     return torch.randn(4, 64, 80, generator=generator), frames_B
 
 
@@ -124,3 +149,21 @@ def mel():
 def langs():
     """Languages of :func:`mel`: mixed and not sorted."""
     return ["ru", "es", "ru", "ja"]
+
+
+@pytest.fixture
+def make_mole(trio, mel):
+    """Builds a random MoLE of the trio whose router tells the rows of mel apart."""
+
+    def make(merged_layers=1, combination="factor", pooling="mean"):
+        languages = ["es", "ru", "ja"]
+        mole = MoLE(trio, languages, merged_layers, combination, pooling)
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(5)
+            for parameter in mole.parameters():
+                torch.nn.init.normal_(parameter)
+            logits_BN = encode(trio, mole, *mel).lid_logits_BN
+            mole.router.mlp[-1].bias -= logits_BN.mean(dim=0)
+        return mole
+
+    return make

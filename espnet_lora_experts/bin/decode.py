@@ -43,6 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--langs", required=True, help="languages that may be found")
     parser.add_argument("--backbone", default="openai/whisper-tiny")
     parser.add_argument("--batch_seconds", type=float, default=160.0)
+    parser.add_argument("--max_tokens", type=int, help="of a transcript; default: 224")
     parser.add_argument("--pad_to_30s", action="store_true", help="tuned systems too")
     parser.add_argument("--suffix", default="", help="of the decode folders' names")
     parser.add_argument("--ngpu", type=int, default=0)
@@ -96,7 +97,7 @@ def decode_all(work, args) -> None:
 
 def load(system: str, backbone: Backbone, args) -> Speech2Text:
     """A system by its name."""
-    kwargs = {"batch_seconds": args.batch_seconds}
+    kwargs = {"batch_seconds": args.batch_seconds, "max_tokens": args.max_tokens}
     vanilla = Speech2Text.vanilla(backbone, args.langs.split(), **kwargs)
     if system == "vanilla":
         return vanilla

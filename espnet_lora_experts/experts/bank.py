@@ -116,14 +116,18 @@ class ExpertBank:
             raise ValueError(f"expert {name!r} cannot be added: {error}") from error
 
     def drop(self, name: str) -> None:
-        """Removes an expert from every layer."""
+        """Removes an expert from every layer; what trains of the others stays so."""
         self.require([name])
         del self.configs[name]
-        for layer in self.layers.values():
-            if adapter_name(name) in layer.lora_A:
-                with warnings.catch_warnings():  # that it was active is no matter
-                    warnings.filterwarnings("ignore", "Adapter .* was active")
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        with warnings.catch_warnings():  # that it was active is no matter
+            warnings.filterwarnings("ignore", "Adapter .* was active")
+            for layer in self.layers.values():
+                if adapter_name(name) in layer.lora_A:
                     layer.delete_adapter(adapter_name(name))
+        self.model.requires_grad_(False)  # PEFT makes another one active and trainable
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
     def require(self, names: Iterable[str]) -> None:
         """Raises ValueError unless every name is an expert of this bank."""

@@ -31,6 +31,7 @@ def sequence_mean(value_BT: Tensor, valid_BT: Tensor) -> Tensor:
         Means, (B,).
 
     Example:
+        >>> import torch
         >>> valid_BT = torch.tensor([[True, True, False]])
         >>> sequence_mean(torch.tensor([[1.0, 3.0, 9.0]]), valid_BT)
         tensor([2.])
@@ -62,11 +63,12 @@ def js_divergence(teacher_PK: Tensor, student_PK: Tensor) -> Tensor:
     """
     log_t_PK = F.log_softmax(teacher_PK.float(), dim=-1)
     log_s_PK = F.log_softmax(student_PK.float(), dim=-1)
-    log_ratio_PK = log_s_PK - log_t_PK
-    log_m_over_t_PK = F.softplus(log_ratio_PK) - math.log(2)  # exactly 0 at ratio 1
-    t_P = -(log_t_PK.exp() * log_m_over_t_PK).sum(dim=-1)
-    s_P = (log_s_PK.exp() * (log_ratio_PK - log_m_over_t_PK)).sum(dim=-1)
-    return (t_P + s_P) / 2
+    # log of mean over t, and over s: exactly 0 where t = s, exact where they are far
+    log_m_over_t_PK = F.softplus(log_s_PK - log_t_PK) - math.log(2)
+    log_m_over_s_PK = F.softplus(log_t_PK - log_s_PK) - math.log(2)
+    t_P = (log_t_PK.exp() * log_m_over_t_PK).sum(dim=-1)
+    s_P = (log_s_PK.exp() * log_m_over_s_PK).sum(dim=-1)
+    return -(t_P + s_P) / 2
 
 
 def student_factors(

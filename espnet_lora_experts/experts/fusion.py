@@ -7,7 +7,7 @@ vector V_i of N weights for each matrix i. The fixed rules carry PEFT's names
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from peft.utils.merge_utils import dare_linear, task_arithmetic, ties
@@ -17,6 +17,11 @@ from espnet_lora_experts.experts.gate import Factors
 from espnet_lora_experts.experts.layer import ExpertLinear
 
 COMBINATIONS = ("factor", "delta")
+COMBINATION_TYPES = (
+    *("linear", "ties", "dare_linear"),
+    *("cat", "svd", "ties_svd", "dare_linear_svd"),
+)
+"""PEFT's names of the fixed rules: those on factors, then those on products."""
 
 
 class Fusion(nn.Module):
@@ -143,26 +148,22 @@ def merge(
     Args:
         pairs: The N pairs ``A_RD, B_OR``.
         weight_N: Weight of each expert, (N,).
-        combination_type: PEFT's names: ``linear`` (sum of factors), ``cat`` (exact),
-            ``svd``, ``ties``, ``ties_svd``, ``dare_linear``, ``dare_linear_svd``.
+        combination_type: One of :data:`COMBINATION_TYPES`; ``cat`` is exact.
         r: Rank of the result where the rule truncates (``*svd``).
         density: Share of entries that TIES and DARE keep.
 
     Raises:
         ValueError: Unknown ``combination_type``.
     """
+    if combination_type not in COMBINATION_TYPES:
+        raise ValueError(
+            f"combination_type must be one of {COMBINATION_TYPES}, "
+            f"but got {combination_type!r}"
+        )
     if combination_type == "cat":
         return concatenate(pairs, weight_N)
-    if combination_type == "svd":
-        A_RD, B_OR = concatenate(pairs, weight_N)
-        return truncated_svd(B_OR @ A_RD, r)
-    rule = _RULES.get(combination_type.removesuffix("_svd"))
-    if rule is None:
-        raise ValueError(
-            "combination_type must be one of linear, cat, svd, ties, ties_svd, "
-            f"dare_linear, dare_linear_svd, but got {combination_type!r}"
-        )
-    if combination_type.endswith("_svd"):
+    rule = _RULES[combination_type.removesuffix("svd").removesuffix("_") or "linear"]
+    if combination_type.endswith("svd"):
         deltas = [B_OR @ A_RD for A_RD, B_OR in pairs]
         return truncated_svd(rule(deltas, weight_N, density), r)
     root_N = weight_N.abs().sqrt()
@@ -170,8 +171,12 @@ def merge(
     return A_RD, rule([B for _, B in pairs], root_N, density)
 
 
-def _linear(tensors: Sequence[Tensor], weight_N: Tensor, density: float) -> Tensor:
+def _linear(tensors: list[Tensor], weight_N: Tensor, density: float) -> Tensor:
     return task_arithmetic(tensors, weight_N)
 
 
-_RULES = {"linear": _linear, "ties": ties, "dare_linear": dare_linear}
+_RULES: dict[str, Callable[[list[Tensor], Tensor, float], Tensor]] = {
+    "linear": _linear,
+    "ties": ties,
+    "dare_linear": dare_linear,
+}

@@ -30,7 +30,17 @@ UNSUPPORTED = {
     "layer_replication": "layer_replication",
     "trainable_token_indices": "trainable_token_indices",
     "megatron_config": "Megatron layers",
+    "target_parameters": "target_parameters",
+    "alora_invocation_tokens": "activated LoRA",
+    "arrow_config": "Arrow",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "BD-LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "velora_config": "VeLoRA",
 }
+KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")
+"""Values of ``init_lora_weights`` that leave the backbone's weights as they are."""
 
 
 @contextmanager
@@ -120,11 +130,17 @@ def load_expert(
 
 
 def _read_config(folder: Path) -> LoraConfig:
-    if not (folder / "adapter_config.json").is_file():
+    path = folder / "adapter_config.json"
+    if not path.is_file():
         raise FileNotFoundError(
             f"{folder} must be a PEFT adapter folder, but has no adapter_config.json"
         )
-    config = LoraConfig.from_pretrained(str(folder))
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+    except (TypeError, ValueError) as error:  # ValueError: JSON
+        raise ValueError(f"{path} must be PEFT's LoRA config: {error}") from error
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"{path} must be of a LoRA, but got {config.peft_type}")
     for field, what in UNSUPPORTED.items():
         if getattr(config, field, None):
             raise ValueError(
@@ -133,6 +149,12 @@ def _read_config(folder: Path) -> LoraConfig:
             )
     if config.bias != "none":
         raise ValueError(f"{folder} must have bias: none, but got {config.bias!r}")
+    if config.init_lora_weights not in KEEP_BASE:
+        raise ValueError(
+            f"{folder} must run on an unchanged backbone, but its init_lora_weights: "
+            f"{config.init_lora_weights} changed it; convert it with PEFT's "
+            "path_initial_model_for_weight_conversion"
+        )
     config.inference_mode = False
     config.init_lora_weights = True
     return config

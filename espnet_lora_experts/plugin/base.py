@@ -20,13 +20,13 @@ from torch import Tensor
 from espnet_lora_experts.experts.bank import count_parameters
 from espnet_lora_experts.experts.distill import sequence_mean
 from espnet_lora_experts.plugin import checkpoint
+from espnet_lora_experts.plugin.precision import autocast_type
 from espnet_lora_experts.plugin.preprocessor import decode_languages
 from espnet_lora_experts.whisper import languages as table
 from espnet_lora_experts.whisper.folder import save_system
 from espnet_lora_experts.whisper.prompt import EOT, PROMPT_LENGTH, SOT
 from espnet_lora_experts.whisper.systems import System, decode, encode
 
-AUTOCAST = {"none": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Terms = dict[str, Tensor]
 """Loss terms and statistics, one value per utterance, (B,)."""
 
@@ -63,8 +63,8 @@ class WhisperModel(ESPnetASRModel):
         languages: The target languages.
         language_loss: Learn to predict the language token too (so that the model can
             find the language itself); ``<|transcribe|><|notimestamps|>`` never count.
-        autocast: ``none``, ``bfloat16`` or ``float16`` for the matrix products; losses
-            are float32 always. ESPnet's ``use_amp`` is for GPUs only.
+        autocast: Type of the matrix products, see :func:`~.precision.autocast_type`;
+            losses are float32 always. ESPnet's ``use_amp`` works on GPUs only.
         pad_to_30s_prob: Share of the training batches padded to 30 s, so that an
             exported model also works in decoders that always pad.
         lsm_weight: Label smoothing.
@@ -85,13 +85,13 @@ class WhisperModel(ESPnetASRModel):
     ):
         espnet |= {"ctc_weight": 0.0, "report_cer": False, "report_wer": False}
         super().__init__(sym_sos=SOT, sym_eos=EOT, **espnet)
-        if autocast not in AUTOCAST:
-            raise ValueError(f"autocast must be of {[*AUTOCAST]}, but got {autocast!r}")
+        autocast_type(autocast, "cpu")
         self.languages = [table.get(code).code for code in languages]
         self.vocab = {token: i for i, token in enumerate(self.token_list)}
         self.language_loss, self.lsm_weight = language_loss, lsm_weight
-        self.autocast, self.pad_to_30s_prob = AUTOCAST[autocast], pad_to_30s_prob
+        self.autocast, self.pad_to_30s_prob = autocast, pad_to_30s_prob
         self.backbone = self.encoder.backbone
+        self.first_logged = False
 
     def use_system(self, system: System, trained: Sequence[torch.nn.Parameter]) -> None:
         """Sets the gates, freezes all but what is trained, logs their numbers."""
@@ -131,11 +131,12 @@ class WhisperModel(ESPnetASRModel):
         """
         batch = self.batch(speech, speech_lengths, text, text_lengths, lang)
         device = speech.device.type
-        enabled = self.autocast is not None
-        with torch.autocast(device, self.autocast, enabled=enabled):
+        dtype = autocast_type(self.autocast, device)
+        with torch.autocast(device, dtype, enabled=dtype is not None):
             terms = self.terms(batch)
         weight = torch.tensor(float(len(batch.langs)), device=speech.device)
         stats = self._statistics(terms, batch.langs)
+        self._log_first(stats)
         return force_gatherable((terms["loss"].mean(), stats, weight), speech.device)
 
     def batch(self, speech, speech_lengths, text, text_lengths, lang) -> Batch:
@@ -218,6 +219,13 @@ class WhisperModel(ESPnetASRModel):
                 value_B = terms[name].detach().float()
                 stats[f"{name}_{code}"] = value_B[rows].mean()
         return stats
+
+    def _log_first(self, stats: dict[str, Tensor]) -> None:
+        """Logs each term's size at the first step: it gives the weights a meaning."""
+        if self.training and not self.first_logged:
+            self.first_logged = True
+            sizes = ", ".join(f"{name}={float(x):.4g}" for name, x in stats.items())
+            logging.info(f"terms at the first step: {sizes}")
 
     def collect_feats(self, speech, speech_lengths, **kwargs) -> dict[str, Tensor]:
         """Features for ESPnet's statistics stage."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from espnet_lora_experts.experts.bank import TARGETS, lora_config
 from espnet_lora_experts.experts.distill import (
-    STUDENT_INITS,
     cosine_loss_B,
     js_divergence,
     sequence_mean,
@@ -188,10 +187,6 @@ class LoraDistillModel(WhisperModel):
         **kwargs,
     ):
         super().__init__(languages=languages, language_loss=True, **kwargs)
-        if student_init not in STUDENT_INITS:
-            raise ValueError(
-                f"student_init must be one of {STUDENT_INITS}, but got {student_init!r}"
-            )
         load_experts(self, experts)
         bank = self.backbone.bank
         config = lora_config(r, lora_alpha, target_modules)

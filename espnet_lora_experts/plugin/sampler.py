@@ -76,14 +76,12 @@ class LanguageSampler(AbsSampler):
         return {lang: max(1, round(corpus * weights[lang] / total)) for lang in sizes}
 
     def generate(self, seed: int) -> list[tuple[str, ...]]:
-        """The batches of one epoch, as ESPnet's SequenceIterFactory asks for them."""
+        """The batches of one epoch; ESPnet's SequenceIterFactory shuffles them."""
         rng = np.random.RandomState(seed)
         drawn: list[str] = []
         for lang, quota in self.quota.items():
             drawn += _draw(self.by_language[lang], quota, rng if self.shuffle else None)
         batches = self._at_least(self._batches(self._bucketed(drawn, rng)))
-        if self.shuffle:
-            rng.shuffle(batches)
         return [tuple(batch) for batch in batches]
 
     def _bucketed(self, drawn: Sequence[str], rng) -> list[str]:

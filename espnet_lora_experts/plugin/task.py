@@ -117,9 +117,10 @@ class LoraExpertsTask(asr.ASRTask):
         """Batches by padded duration, languages sampled by weight (training only)."""
         data = iter_options.data_path_and_name_and_type
         world = torch.distributed.get_world_size() if iter_options.distributed else 1
+        utt2lang = _read_utt2lang(data)
         sampler = LanguageSampler(
-            lengths=_read_lengths(iter_options.shape_files),
-            utt2lang=_read_utt2lang(data),
+            lengths=_read_lengths(iter_options.shape_files, utt2lang, args.model_conf),
+            utt2lang=utt2lang,
             batch_bins=iter_options.batch_bins,
             shuffle=iter_options.train,
             min_batch_size=world,
@@ -139,14 +140,20 @@ class LoraExpertsTask(asr.ASRTask):
         )
 
 
-def _read_lengths(shape_files) -> dict[str, int]:
+def _read_lengths(shape_files, utt2lang, model_conf) -> dict[str, int]:
+    """Samples of each utterance in the model's languages (a job may train but one)."""
     if not shape_files:
         raise ValueError(
             "--train_shape_file and --valid_shape_file must name speech_shape files, "
             "but got none; stage 4 writes them"
         )
     table = read_2columns_text(shape_files[0])
-    return {utt: int(shape.split(",")[0]) for utt, shape in table.items()}
+    wanted = {*model_conf["languages"], None}  # None: the sampler names them
+    return {
+        utt: int(shape.split(",")[0])
+        for utt, shape in table.items()
+        if utt2lang.get(utt) in wanted
+    }
 
 
 def _read_utt2lang(data) -> dict[str, str]:

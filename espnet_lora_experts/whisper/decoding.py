@@ -121,14 +121,16 @@ class Greedy:
             Languages, and the posteriors of the system's languages for each row (empty
             where the language was given).
         """
+        targets, logits_BL = self.system.languages, encoded.lid_logits_BN
+        if langs is None and logits_BL is None:
+            langs = encoded.route
         if langs is not None:
             return list(langs), [{}] * len(langs)
-        targets = self.system.languages
-        logits_BL = encoded.lid_logits_BN
         if logits_BL is None:
             logits_BL = self._language_token_logits(encoded, targets)
         posterior_BL = logits_BL.float().softmax(dim=1)
-        found = [targets[i] for i in posterior_BL.argmax(dim=1).tolist()]
+        best = [targets[i] for i in posterior_BL.argmax(dim=1).tolist()]
+        found = list(encoded.route or best)  # a MoLE's encoder may have been told
         rows = [dict(zip(targets, row, strict=True)) for row in posterior_BL.tolist()]
         return found, rows
 

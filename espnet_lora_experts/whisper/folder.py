@@ -83,7 +83,7 @@ def load_system(folder: str | os.PathLike, backbone: Backbone | None = None):
     Args:
         folder: As written by :func:`save_system`.
         backbone: Use this Whisper, if it is the right one, instead of loading another;
-            the experts are added to its bank under the names ``<folder>_<expert>``.
+            experts of the same names in its bank are replaced.
 
     Returns:
         ``(backbone, system, description)``.

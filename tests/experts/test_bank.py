@@ -108,6 +108,15 @@ def test_dropped_expert_is_gone_and_its_name_free(bank, base, x):
         assert torch.equal(bank.model(x), base(x))
 
 
+@pytest.mark.parametrize("trained", [[], ["ja"], ["es", "ja"]])
+@pytest.mark.parametrize("dropped", ["es", "ru", "ja"])
+def test_dropping_leaves_frozen_what_is_frozen(bank, trained, dropped):
+    bank.train_only(trained)
+    before = trainable(bank.model)
+    bank.drop(dropped)
+    assert trainable(bank.model) == {key for key in before if dropped not in key}
+
+
 def test_unknown_expert_is_named(bank):
     with pytest.raises(ValueError, match=r"but got \['fr'\]"):
         bank.train_only(["fr"])

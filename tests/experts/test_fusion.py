@@ -7,7 +7,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from espnet_lora_experts.experts.bank import ExpertBank
-from espnet_lora_experts.experts.fusion import Fusion, merge, truncated_svd
+from espnet_lora_experts.experts.fusion import (
+    COMBINATION_TYPES,
+    Fusion,
+    merge,
+    truncated_svd,
+)
 from espnet_lora_experts.experts.gate import fused
 
 TARGETS = ["first", "second"]
@@ -63,17 +68,21 @@ def test_gradient_reaches_the_weights_and_no_expert(bank, x, fusion_of, combinat
     assert all(p.grad is None for p in bank.model.parameters())
 
 
-def test_delta_mixes_ranks_and_targets_and_factor_names_them(bank, add_random):
+def test_delta_mixes_ranks_and_targets_and_factor_names_them(
+    bank, add_random, fusion_of
+):
     bank.drop("ru")
     add_random(bank, ["ru"], r=4, scale=1, target_modules=["second"])
     second = bank.layers["second"]
-    fusion = Fusion(EXPERTS, TARGETS, "delta")
+    fusion = fusion_of("delta")
     A_RD, B_OR = fusion.factors(second)
     assert A_RD.shape[0] == 2 + 4 + 2
     torch.testing.assert_close(B_OR @ A_RD, formula(bank, fusion, "second"))
     A_RD, B_OR = fusion.factors(bank.layers["first"])
     es, ja = (bank.layers["first"].factors(name) for name in ("es", "ja"))
-    torch.testing.assert_close(B_OR @ A_RD, (es[1] @ es[0] + ja[1] @ ja[0]) / 3)
+    weight_es, _, weight_ja = fusion.alpha_IN[0]
+    expected = weight_es * es[1] @ es[0] + weight_ja * ja[1] @ ja[0]
+    torch.testing.assert_close(B_OR @ A_RD, expected)
     factor = Fusion(EXPERTS, TARGETS)
     for key, ranks in {"second": "'ru': 4", "first": "'ru': 0"}.items():
         with pytest.raises(ValueError, match=f"one rank at {key}.*{ranks}"):
@@ -107,10 +116,7 @@ def test_truncated_svd_is_the_best_of_its_rank(shape, r):
     torch.testing.assert_close(A_RD.norm(dim=1), B_OR.norm(dim=0))
 
 
-@pytest.mark.parametrize(
-    "combination_type",
-    ["linear", "cat", "svd", "ties", "ties_svd", "dare_linear", "dare_linear_svd"],
-)
+@pytest.mark.parametrize("combination_type", COMBINATION_TYPES)
 @pytest.mark.parametrize("weights", [[0.5, 0.3, 0.2], [1.0, -0.5, 0.7]])
 @pytest.mark.parametrize("lora_alpha", [4, 8])
 def test_merge_is_pefts(

@@ -1,4 +1,4 @@
-"""A gated layer is PEFT's LoRA where PEFT can, and the merged weight where it is one."""
+"""A gated layer is PEFT's LoRA where PEFT can, and one merged weight where it is."""
 
 import copy
 
@@ -34,9 +34,8 @@ def test_vanilla_gate_is_the_base_bit_for_bit(bank, base, x):
 )
 def test_one_hot_gate_is_pefts_lora(model, base, x, scale):
     torch.manual_seed(3)
-    config = LoraConfig(
-        r=4, target_modules=TARGETS, init_lora_weights=False, **({"lora_alpha": 4} | scale)
-    )
+    scale = {"lora_alpha": 4} | scale
+    config = LoraConfig(r=4, target_modules=TARGETS, init_lora_weights=False, **scale)
     plain = inject_adapter_in_model(copy.deepcopy(config), base, "default")
     bank = ExpertBank(model)
     bank.add("es", config)

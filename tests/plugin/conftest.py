@@ -37,11 +37,11 @@ KINDS = {
 
 
 @pytest.fixture(scope="session")
-def other_folder(whisper_folder, make_whisper, tmp_path_factory):
+def other_folder(folder_30s, make_whisper, tmp_path_factory):
     """Another Whisper of the same shape."""
     path = tmp_path_factory.mktemp("models") / "whisper-other"
-    shutil.copytree(whisper_folder, path)
-    make_whisper(1).save_pretrained(path)
+    shutil.copytree(folder_30s, path)
+    make_whisper(99, max_source_positions=1500).save_pretrained(path)
     return path
 
 
@@ -71,15 +71,15 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def experts(whisper_folder, tmp_path_factory):
+def experts(folder_30s, tmp_path_factory):
     """A PEFT folder for each language: experts far from zero."""
     path = tmp_path_factory.mktemp("experts")
-    backbone = Backbone.from_pretrained(str(whisper_folder))
+    backbone = Backbone.from_pretrained(str(folder_30s))
     metadata = {"backbone_sha256": backbone.sha256}
     for seed, lang in enumerate(LANGS):
         backbone.bank.add(lang, lora_config(RANK), seed)
         _shake([p for _, p in backbone.bank.parameters_of(lang)], seed)
-        save_expert(backbone.bank, lang, path / lang, str(whisper_folder), metadata)
+        save_expert(backbone.bank, lang, path / lang, str(folder_30s), metadata)
     return {lang: str(path / lang) for lang in LANGS}
 
 
@@ -97,12 +97,12 @@ def shake():
 
 
 @pytest.fixture(scope="session")
-def arguments(whisper_folder, token_list):
+def arguments(folder_30s, token_list):
     """Parsed options of the task for a model."""
 
     def parse(*options, **args):
         parser = LoraExpertsTask.get_parser()
-        given = ["--backbone", str(whisper_folder), "--token_list", str(token_list)]
+        given = ["--backbone", str(folder_30s), "--token_list", str(token_list)]
         parsed = parser.parse_args([*given, "--output_dir", "unused", *options])
         for name, value in args.items():
             setattr(parsed, name, value)

@@ -1,0 +1,158 @@
+"""Stage 9: tables of every system and mode, in any number of jobs."""
+
+import json
+
+import pytest
+
+from espnet_lora_experts.bin import decode
+from espnet_lora_experts.inference import Result, Speech2Text
+from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.folder import save_system
+from espnet_lora_experts.whisper.systems import Experts, MoLE, Single
+
+LANGS = ["es", "ru"]
+UTTS = {
+    "c-ru": ("ru", 0.5, "да"),
+    "a-es": ("es", 0.9, "uno"),
+    "b-es": ("es", 0.2, "dos"),
+}
+
+
+@pytest.fixture(scope="module")
+def project(folder_30s, add_random, write_data, tmp_path_factory):
+    """A dump dir and three trained systems."""
+    path = tmp_path_factory.mktemp("project")
+    backbone = Backbone.from_pretrained(str(folder_30s))
+    add_random(backbone.bank, [*LANGS, "multi"])
+    systems = {
+        "mono": Experts(LANGS),
+        "multi": Single(LANGS, "multi"),
+        "mole": MoLE(backbone, LANGS, 1),
+    }
+    for name, system in systems.items():
+        save_system(path / "exp" / name, backbone, system)
+    write_data(path / "dump/test", UTTS)
+    return path
+
+
+@pytest.fixture
+def run(project, folder_30s, tmp_path, monkeypatch):
+    """Decodes into a fresh folder that has the project's systems."""
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    for system in (project / "exp").iterdir():
+        (exp / system.name).mkdir()
+        for part in system.iterdir():
+            (exp / system.name / part.name).symlink_to(part)
+
+    def run(systems, *options):
+        cmd = ["--expdir", str(exp), "--systems", systems, "--langs", " ".join(LANGS)]
+        cmd += ["--data_root", str(project / "dump"), "--backbone", str(folder_30s)]
+        decode.main([*cmd, *options])
+        return exp
+
+    return run
+
+
+def tables(folder):
+    return {name: (folder / name).read_text("utf-8") for name in decode.TABLES}
+
+
+@pytest.mark.parametrize(
+    "system, modes",
+    [
+        ("vanilla", {"aware", "agnostic"}),
+        ("multi", {"aware", "agnostic"}),
+        ("mole", {"aware", "agnostic"}),
+        ("mono", {"aware"}),
+        ("two_pass", {"agnostic"}),
+    ],
+)
+def test_writes_the_tables_of_each_mode(run, system, modes):
+    exp = run(system)
+    made = {p.name for p in (exp / system).glob("decode_*")}
+    assert made == {f"decode_{mode}" for mode in modes}
+    for folder in (exp / system / name / "test" for name in made):
+        whole = tables(folder)
+        for text in whole.values():
+            assert [line.split()[0] for line in text.splitlines()] == sorted(UTTS)
+        assert {x.split()[1] for x in whole["lang"].splitlines()} <= set(LANGS)
+        assert all(float(x.split()[1]) < 0 for x in whole["score"].splitlines())
+        assert any(len(x.split()) > 1 for x in whole["token"].splitlines())
+        assert (folder / "output.1/1best_recog/text").exists()
+        facts = json.loads((folder / "decode.json").read_text())
+        assert facts["audio_s"] == pytest.approx(1.6)
+        assert facts["rtf"] == pytest.approx(facts["s"] / 1.6)
+
+
+def test_aware_takes_the_languages_of_utt2lang(run):
+    exp = run("multi mono", "--modes", "aware")
+    for system in ("multi", "mono"):
+        lines = (exp / system / "decode_aware/test/lang").read_text().splitlines()
+        assert lines == ["a-es es", "b-es es", "c-ru ru"]
+
+
+def test_tables_are_what_the_system_says(run, project):
+    folder = run("mole") / "mole/decode_agnostic/test"
+    clips = [project / f"dump/test/{utt}.flac" for utt in sorted(UTTS)]
+    results = Speech2Text.from_pretrained(project / "exp/mole")(clips)
+    rows = [*zip(sorted(UTTS), results, strict=True)]
+    expected = {
+        "score": [f"{utt} {r.score:.4f}" for utt, r in rows],
+        "lang": [f"{utt} {r.lang}" for utt, r in rows],
+        "token": [f"{utt} {' '.join(r.tokens)}".strip() for utt, r in rows],
+    }
+    for name, lines in expected.items():
+        assert (folder / name).read_text("utf-8").split("\n")[:-1] == lines
+
+
+@pytest.mark.parametrize("nj", [2, 3, 5])  # 5: more jobs than utterances
+def test_jobs_merged_equal_one_job(run, nj):
+    whole = tables(run("multi") / "multi/decode_agnostic/test")
+    options = ["--modes", "agnostic", "--suffix", "_jobs", "--nj", str(nj)]
+    for job in range(1, nj + 1):
+        exp = run("multi", *options, "--job", str(job))
+        folder = exp / "multi/decode_agnostic_jobs/test"
+        assert (folder / f"output.{job}/decode.json").exists()
+        assert not (folder / "text").exists()
+    run("multi", *options, "--job", "0")
+    assert tables(folder) == whole
+
+
+def test_merging_names_the_jobs_that_have_not_finished(run):
+    run("multi", "--modes", "aware", "--nj", "2", "--job", "1")
+    with pytest.raises(FileNotFoundError, match=r"but \['.*output.2'\] have not"):
+        run("multi", "--modes", "aware", "--nj", "2", "--job", "0")
+
+
+def test_skip_done_keeps_what_is_decoded(run):
+    exp = run("vanilla", "--modes", "aware")
+    text = exp / "vanilla/decode_aware/test/text"
+    text.write_text("kept\n")
+    run("vanilla multi", "--modes", "aware", "--skip_done")
+    assert text.read_text() == "kept\n"
+    assert (exp / "multi/decode_aware/test/text").exists()
+    run("vanilla", "--modes", "aware")
+    assert text.read_text() != "kept\n"
+
+
+def test_pad_to_30s_and_suffix(run):
+    options = ["--modes", "aware"]
+    natural = run("multi", *options) / "multi/decode_aware/test"
+    exp = run("multi", *options, "--pad_to_30s", "--suffix", "_30s")
+    padded = exp / "multi/decode_aware_30s/test"
+    assert tables(natural)["score"] != tables(padded)["score"]
+
+
+def test_a_transcript_is_one_line(tmp_path):
+    """Whisper's vocabulary has newlines and other separators in it."""
+    said = Result("uno\ndos\u2028\x85 tres\r", "es", {}, -1.0, ["a", "Ċ"])
+    decode.write_tables(tmp_path / "output.1/1best_recog", ["u"], [said])
+    (tmp_path / "output.1/decode.json").write_text('{"s": 1, "audio_s": 2}')
+    decode.merge(tmp_path, 1)
+    assert (tmp_path / "text").read_text("utf-8") == "u uno dos tres\n"
+
+
+def test_needs_a_finished_training(run):
+    with pytest.raises(FileNotFoundError, match="must be a system's folder"):
+        run("student")

@@ -1,0 +1,256 @@
+"""Experts go to and come from plain PEFT, and what cannot be one is a clear error."""
+
+import json
+
+import pytest
+import torch
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from espnet_lora_experts.experts.bank import lora_config
+from espnet_lora_experts.experts.gate import everywhere
+from espnet_lora_experts.experts.store import (
+    WEIGHTS,
+    load_expert,
+    replacing,
+    save_expert,
+)
+from espnet_lora_experts.whisper.backbone import Backbone
+
+TARGETS = ["first", "second"]
+CONFIG = "adapter_config.json"
+HASH = "a" * 64
+
+
+@pytest.fixture
+def folder(bank, tmp_path):
+    save_expert(bank, "es", tmp_path / "es", "tiny", {"backbone_sha256": HASH})
+    return tmp_path / "es"
+
+
+def logits(whisper):
+    mel_BMT = torch.randn(2, 80, 200, generator=torch.Generator().manual_seed(0))
+    ids_BU = torch.tensor([[257, 260, 264, 268, 3], [257, 261, 264, 268, 9]])
+    with torch.no_grad():
+        return whisper(input_features=mel_BMT, decoder_input_ids=ids_BU).logits
+
+
+def gated_logits(backbone, name):
+    with backbone.bank.using(everywhere(name)):
+        return logits(backbone.hf)
+
+
+def test_our_folder_loads_in_plain_peft(trio, make_whisper, tmp_path):
+    save_expert(trio.bank, "ru", tmp_path / "ru")
+    plain = PeftModel.from_pretrained(make_whisper(), str(tmp_path / "ru"))
+    torch.testing.assert_close(logits(plain.eval()), gated_logits(trio, "ru"))
+    assert not torch.allclose(logits(make_whisper()), gated_logits(trio, "ru"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lora_alpha": 16, "use_rslora": True},
+        {"target_modules": ["q_proj", "v_proj"], "lora_alpha": 32},
+        {"target_modules": r".*decoder.*\.fc1"},
+        {"rank_pattern": {"fc1": 3}, "alpha_pattern": {"q_proj": 9}},
+    ],
+    ids=["plain", "rslora", "q and v", "regex", "patterns"],
+)
+def test_pefts_folder_loads_here(make_whisper, tmp_path, options):
+    config = {"r": 4, "target_modules": ["q_proj", "out_proj", "fc1"]} | options
+    torch.manual_seed(0)
+    config = LoraConfig(**config, lora_dropout=0.1, init_lora_weights=False)
+    plain = get_peft_model(make_whisper(), config).eval()
+    plain.save_pretrained(tmp_path)
+    backbone = Backbone(make_whisper(), sha256=HASH)
+    load_expert(backbone.bank, "any", tmp_path, HASH)
+    torch.testing.assert_close(gated_logits(backbone, "any"), logits(plain))
+    assert not torch.allclose(logits(make_whisper()), logits(plain))
+
+
+def test_saved_and_loaded_is_the_same_bits(bank, folder):
+    load_expert(bank, "again", folder, HASH)
+    for (_, saved), (_, loaded) in zip(
+        bank.parameters_of("es"), bank.parameters_of("again"), strict=True
+    ):
+        assert torch.equal(saved, loaded)
+    assert not any(p.requires_grad for p in bank.model.parameters())
+    assert json.loads((folder / CONFIG).read_text())["base_model_name_or_path"] == (
+        "tiny"
+    )
+
+
+def test_everybody_may_read_the_folder(folder):
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert (folder / WEIGHTS).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("hashes", [(None, HASH), (HASH, None), (HASH, HASH)])
+def test_hash_is_checked_where_both_sides_have_one(bank, tmp_path, hashes):
+    written, own = hashes
+    metadata = {"backbone_sha256": written} if written else {}
+    save_expert(bank, "es", tmp_path / "es", metadata=metadata)
+    load_expert(bank, "again", tmp_path / "es", own)
+    assert "again" in bank.names
+
+
+def edit_config(**changes):
+    def edit(folder):
+        content = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps(content | changes))
+
+    return edit
+
+
+def edit_weights(change):
+    def edit(folder):
+        tensors = load_file(folder / WEIGHTS)
+        change(tensors)
+        save_file(tensors, folder / WEIGHTS)
+
+    return edit
+
+
+def truncate(folder):
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[: len(data) // 2])
+
+
+FIRST_B = "base_model.model.first.lora_B.weight"
+BROKEN = {
+    "no folder": (
+        lambda f: [p.unlink() for p in f.iterdir()] and f.rmdir(),
+        FileNotFoundError,
+        "es must be a PEFT adapter folder, but has no adapter_config.json",
+    ),
+    "no weights": (
+        lambda f: (f / WEIGHTS).unlink(),
+        FileNotFoundError,
+        "es/adapter_model.safetensors must exist",
+    ),
+    "truncated weights": (
+        truncate,
+        ValueError,
+        "adapter_model.safetensors must be a whole safetensors file",
+    ),
+    "broken config": (
+        lambda f: (f / CONFIG).write_text('{"r": '),
+        ValueError,
+        "es/adapter_config.json must be PEFT's LoRA config: Expecting value",
+    ),
+    "no LoRA": (
+        lambda f: IA3Config(target_modules=TARGETS).save_pretrained(str(f)),
+        ValueError,
+        "es/adapter_config.json must be of a LoRA, but got .*IA3",
+    ),
+    "wrong rank": (
+        edit_config(r=5),
+        ValueError,
+        r"es: first.lora_A.weight must be \(5, 6\).*but got \(2, 6\)",
+    ),
+    "missing targets": (
+        edit_config(target_modules=["first"]),
+        ValueError,
+        "lacks nothing and has besides second.lora_A.weight, second.lora_B.weight",
+    ),
+    "foreign targets": (
+        edit_config(target_modules=["third"]),
+        ValueError,
+        "'new' cannot be added: .*third",
+    ),
+    "missing key": (
+        edit_weights(lambda tensors: tensors.pop(FIRST_B)),
+        ValueError,
+        "lacks first.lora_B.weight and has besides nothing",
+    ),
+    "unexpected key": (
+        edit_weights(lambda tensors: tensors.update(extra=torch.ones(1))),
+        ValueError,
+        "lacks nothing and has besides extra",
+    ),
+    "DoRA": (edit_config(use_dora=True), ValueError, "es .*but uses DoRA"),
+    "modules_to_save": (
+        edit_config(modules_to_save=["second"]),
+        ValueError,
+        "es .*but uses modules_to_save",
+    ),
+    "bias in B": (edit_config(lora_bias=True), ValueError, "es .*but uses a bias in B"),
+    "bias": (edit_config(bias="all"), ValueError, "es must have bias: none.*'all'"),
+    "activated LoRA": (
+        edit_config(alora_invocation_tokens=[1]),
+        ValueError,
+        "es .*but uses activated LoRA",
+    ),
+    "parameters": (
+        edit_config(target_parameters=["first.weight"]),
+        ValueError,
+        "es .*but uses target_parameters",
+    ),
+    "changed base": (
+        edit_config(init_lora_weights="pissa"),
+        ValueError,
+        "es must run on an unchanged backbone.*init_lora_weights: pissa",
+    ),
+}
+
+
+def outputs(bank, x):
+    return torch.stack([under(bank, everywhere(name), x) for name in bank.names])
+
+
+def under(bank, gate, x):
+    with bank.using(gate):
+        return bank.model(x)
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_no_expert_is_named_and_the_bank_unchanged(bank, folder, x, case):
+    damage, error, message = BROKEN[case]
+    damage(folder)
+    before = list(bank.model.named_parameters()), bank.names, outputs(bank, x)
+    with pytest.raises(error, match=message):
+        load_expert(bank, "new", folder, HASH)
+    after = list(bank.model.named_parameters()), bank.names, outputs(bank, x)
+    assert [(key, id(p)) for key, p in before[0]] == [(k, id(p)) for k, p in after[0]]
+    assert not any(p.requires_grad for _, p in after[0])
+    assert before[1] == after[1]
+    assert torch.equal(before[2], after[2])
+    bank.add("new", lora_config(2, target_modules=TARGETS))
+
+
+def test_other_backbone_is_named(bank, folder):
+    with pytest.raises(ValueError, match=f"backbone {'b' * 12},.*on {'a' * 12};"):
+        load_expert(bank, "new", folder, "b" * 64)
+    assert bank.names == ["es", "ru", "ja"]
+
+
+def test_unknown_expert_is_not_saved(bank, tmp_path):
+    with pytest.raises(ValueError, match=r"but got \['fr'\]"):
+        save_expert(bank, "fr", tmp_path / "fr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replacing_shows_the_new_content_only_when_whole(tmp_path):
+    folder = tmp_path / "parent" / "folder"
+    for content in "old", "new":
+        with replacing(folder) as temp:
+            (temp / content).write_text(content)
+            assert not (folder / content).exists()
+        assert [path.name for path in folder.iterdir()] == [content]
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_replacing_leaves_everything_on_an_error(tmp_path, existed):
+    folder = tmp_path / "folder"
+    if existed:
+        folder.mkdir()
+        (folder / "old").write_text("old")
+    with pytest.raises(RuntimeError, match="inside"):  # noqa: SIM117
+        with replacing(folder) as temp:
+            (temp / "new").write_text("half")
+            raise RuntimeError("inside")
+    assert folder.exists() == existed
+    assert [p.name for p in tmp_path.rglob("*")] == ["folder", "old"] * existed

@@ -1,0 +1,112 @@
+"""The recipe in quick mode: real weights, real speech, every stage, own folder."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "egs2/mini_multilingual/asr1"
+MADE = {"exp", "data", "dump", "downloads", "RESULTS.md"}
+BOTH = {"aware", "agnostic"}
+MODES = {
+    "vanilla": BOTH,
+    "mono": {"aware"},
+    "two_pass": {"agnostic"},
+    "multi": BOTH,
+    "mole": BOTH,
+    "kd": BOTH,
+    "kd_logits_only": BOTH,
+    "full": BOTH,
+}
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """Runs the recipe as a user would."""
+    command = ["./run.sh", "--quick", "true", *options]
+    return subprocess.run(command, cwd=folder, text=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    """The recipe's folder, run once in quick mode; downloads are shared."""
+    folder = tmp_path_factory.mktemp("asr1")
+    for path in RECIPE.iterdir():
+        if path.name not in MADE:
+            (folder / path.name).symlink_to(path)
+    done = run(folder, "--download_dir", str(RECIPE / "downloads"))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+def test_every_system_has_results_in_its_modes(recipe):
+    results = json.loads((recipe / "exp/results.json").read_text())["systems"]
+    assert set(results) == set(MODES)
+    for name, modes in MODES.items():
+        assert {m for m in BOTH if results[name].get(m)} == modes, name
+        for mode in modes:
+            assert set(results[name][mode]["wer"]) == {"es", "fr", "ro", "ru"}
+    assert "lid_acc" in results["mole"]["agnostic"]
+    assert (recipe / "RESULTS.md").read_text().count("|kd|")
+
+
+def test_training_starts_from_what_it_should(recipe):
+    results = json.loads((recipe / "exp/results.json").read_text())["systems"]
+    assert results["vanilla"]["trained_params"] == 0
+    assert results["mono"]["trained_params"] == 2 * results["multi"]["trained_params"]
+    assert results["mole"]["trained_params"] < results["kd"]["trained_params"] / 10
+    assert (
+        results["full"]["trained_params"] > results["vanilla"]["deployed_params"] * 0.9
+    )
+
+
+def test_rerun_with_skip_done_trains_and_decodes_nothing(recipe):
+    watched = [*recipe.glob("exp/*/1epoch.pth"), *recipe.glob("exp/*/*/*/decode.json")]
+    before = {path: os.stat(path).st_mtime_ns for path in watched}
+    done = run(recipe, "--stage", "5", "--skip_done", "true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(before) > 15
+    assert {path: os.stat(path).st_mtime_ns for path in watched} == before
+
+
+def test_peft_parity_of_every_trained_expert(recipe):
+    check_parity(sorted(recipe.glob("exp/*/experts/*")), minimum=10)
+
+
+def test_peft_parity_of_the_recipes_own_experts():
+    folders = sorted(ROOT.glob("egs2/*/asr1/exp/*/experts/*"))
+    if not folders:
+        pytest.skip("no recipe has been run in place")
+    check_parity(folders, minimum=1)
+
+
+def check_parity(folders: list[Path], minimum: int) -> None:
+    """Each expert gives the same logits here and in plain peft."""
+    import peft
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    from espnet_lora_experts.experts.gate import everywhere
+    from espnet_lora_experts.experts.store import load_expert
+    from espnet_lora_experts.whisper import hub
+    from espnet_lora_experts.whisper.backbone import Backbone
+
+    assert len(folders) >= minimum
+    source = hub.resolve("openai/whisper-tiny")
+    ids = torch.tensor([[50258, 50262, 50359, 50363, 440, 1000]])
+    mel = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
+    ours = Backbone.from_pretrained("openai/whisper-tiny")
+    for folder in folders:
+        plain = WhisperForConditionalGeneration.from_pretrained(source)
+        plain = peft.PeftModel.from_pretrained(plain, folder).eval()
+        load_expert(ours.bank, "checked", folder, ours.sha256)
+        with torch.no_grad():
+            expected = plain(input_features=mel, decoder_input_ids=ids).logits
+            with ours.bank.using(everywhere("checked")):
+                got = ours.hf(input_features=mel, decoder_input_ids=ids).logits
+        ours.bank.drop("checked")
+        torch.testing.assert_close(got, expected, atol=2e-4, rtol=1e-4)

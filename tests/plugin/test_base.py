@@ -1,0 +1,167 @@
+"""What holds for every model: batches, the recognition loss, statistics, precision."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from espnet_lora_experts.plugin.base import spread
+from espnet_lora_experts.whisper.systems import decode, encode
+
+KINDS = ["experts", "multi", "mole", "distill", "logits_only", "full"]
+FINDS_LANGUAGE = {"multi", "distill", "logits_only", "full"}
+UTTS = ["a1", "a2", "a3", "a4", "a5"]  # mixed, not sorted by language, a4 has no text
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@every_kind
+def test_mixed_batch_is_its_utterances_one_by_one(build, collate, gradients, kind):
+    model = build(kind)
+    loss, stats, weight = model(**collate(*UTTS))
+    single = [model(**collate(utt)) for utt in UTTS]
+    mean = torch.stack([loss for loss, _, _ in single]).mean(0)
+    torch.testing.assert_close(loss, mean, atol=1e-5, rtol=1e-5)
+    assert weight == len(UTTS)
+    for name in single[0][1]:
+        values = torch.stack([stats[name] for _, stats, _ in single])
+        expected = values.nanmean(0)
+        torch.testing.assert_close(stats[name], expected, atol=1e-5, rtol=1e-5)
+    whole, parts = gradients(model, loss), gradients(model, mean)
+    scale = max(float(g.abs().max()) for g in parts.values())
+    assert scale > 1e-3
+    for name, gradient in whole.items():
+        assert (gradient - parts[name]).abs().max() < 1e-4 * scale, name
+
+
+@every_kind
+def test_loss_is_cross_entropy_of_language_text_and_end(build, collate, kind):
+    """By hand, for each utterance; the language counts where it must be found."""
+    model = build(kind).eval()
+    for utt in UTTS:
+        given = collate(utt)
+        _, stats, _ = model(**given)
+        batch = model.batch(
+            *(given[k] for k in ("speech", "speech_lengths")), **text(given)
+        )
+        encoded = encode(
+            model.backbone, model.system, batch.mel_BTM, batch.frames_B, batch.langs
+        )
+        y = decode(model.backbone, model.system, encoded, batch.ids_BU)
+        log_p = F.log_softmax(model.backbone.logits(y)[0].float(), dim=-1)
+        ids = [*given["text"][0].tolist(), model.eos]
+        counted = (
+            [0, *range(3, len(ids) - 1)]
+            if kind in FINDS_LANGUAGE
+            else [*range(3, len(ids) - 1)]
+        )
+        expected = -sum(log_p[u, ids[u + 1]] for u in counted) / len(counted)
+        torch.testing.assert_close(stats["loss_asr"][0], expected)
+        hits = [float(log_p[u].argmax() == ids[u + 1]) for u in range(3, len(ids) - 1)]
+        assert math.isclose(float(stats["acc"]), sum(hits) / len(hits), abs_tol=1e-6)
+        assert ("acc_lid" in stats) == (kind != "experts")
+        if kind in FINDS_LANGUAGE:
+            tokens = [model.vocab[f"<|{code}|>"] for code in model.languages]
+            best = tokens[int(log_p[0, tokens].argmax())]
+            assert float(stats["acc_lid"]) == float(best == ids[1])
+
+
+def text(given):
+    return {name: given[name] for name in ("text", "text_lengths", "lang")}
+
+
+def test_statistics_of_each_language(build, collate):
+    model = build("multi").eval()
+    _, stats, _ = model(**collate("a1", "a2", "a5"))
+    ru = [model(**collate(utt))[1]["loss"] for utt in ("a1", "a5")]
+    torch.testing.assert_close(stats["loss_ru"], sum(ru) / 2)
+    torch.testing.assert_close(stats["loss_es"], model(**collate("a2"))[1]["loss"])
+    assert stats["loss_ja"].isnan() and stats["acc_ja"].isnan()
+
+
+def test_languages_that_share_a_token_are_one_class(build):
+    model = build("multi", langs=["zh", "yue", "es"])
+    logits_BK = torch.zeros(3, len(model.vocab))
+    logits_BK[:, model.vocab["<|zh|>"]] = 1
+    logits_BK[:, model.vocab["<|ru|>"]] = 2  # no target, so it does not compete
+    assert model._language_hits(logits_BK, ["zh", "yue", "es"]).tolist() == [1, 1, 0]
+
+
+@every_kind
+def test_whisper_stays_in_evaluation_mode(build, collate, kind):
+    """ESPnet calls train() each epoch; dropout must not come with it."""
+    model, batch = build(kind), collate("a2")
+    before = model(**batch)[0]
+    for module in model.backbone.hf.modules():
+        if hasattr(module, "dropout"):
+            module.dropout = 0.5
+    assert torch.equal(model.train()(**batch)[0], before)
+
+
+@pytest.mark.parametrize("prob, frames", [(0.0, {114, 96}), (1.0, {3000})])
+def test_pads_training_batches_to_30_s(build, collate, prob, frames):
+    model, given = build("experts", pad_to_30s_prob=prob), collate("a2", "a1")
+    speech = given["speech"], given["speech_lengths"]
+    batch = model.batch(*speech, **text(given))
+    natural = [(n + 64 * 160 + 319) // 320 * 2 for n in (5000, 9000)]
+    expected = [3000, 3000] if prob else natural
+    assert batch.frames_B.tolist() == expected  # sorted: es, then ru
+    assert model.eval().batch(*speech, **text(given)).frames_B.tolist() == natural
+
+
+@every_kind
+def test_bfloat16_is_close_to_float32(build, collate, gradients, kind):
+    exact, half = build(kind), build(kind, autocast="bfloat16")
+    batch = collate("a1", "a2", "a3")
+    loss, other = exact(**batch)[0], half(**batch)[0]
+    assert other.dtype == torch.float32
+    assert not torch.equal(loss, other)
+    torch.testing.assert_close(loss, other, rtol=0.02, atol=0.02)
+    assert all(g.dtype == torch.float32 for g in gradients(half, other).values())
+
+
+def test_label_smoothing_is_espnets_option(build, collate):
+    batch = collate("a1")
+    plain, smooth = (build("multi", lsm_weight=w).eval() for w in (0.0, 0.1))
+    assert plain(**batch)[0] != smooth(**batch)[0]
+
+
+def test_specaugment_is_for_training(build, collate):
+    conf = {"apply_time_warp": False, "time_mask_width_range": [0, 20]}
+    more = {"specaug": "specaug", "specaug_conf": conf}
+    model, batch = build("multi", more=more), collate("a1")
+    plain = build("multi")(**batch)[0]
+    assert model(**batch)[0].isfinite() and model(**batch)[0] != plain
+    assert torch.equal(model.eval()(**batch)[0], plain)
+
+
+def test_names_a_language_that_it_does_not_have(build, collate):
+    with pytest.raises(ValueError, match=r"must be of \['es'\].*has \['ru'\].*--langs"):
+        build("experts", langs=["es"])(**collate("a1", "a2"))
+
+
+@pytest.mark.parametrize(
+    "conf, message",
+    [
+        ({"autocast": "int8"}, "autocast must be of .*bfloat16.*got 'int8'"),
+        ({"langs": ["es", "xx"]}, "must be a code of the table, but got 'xx'"),
+    ],
+)
+def test_options_are_checked(build, conf, message):
+    with pytest.raises(ValueError, match=message):
+        build("multi", **conf)
+
+
+def test_features_for_statistics(build, collate):
+    model, given = build("experts"), collate("a1", "a2")
+    feats = model.collect_feats(given["speech"], given["speech_lengths"])
+    batch = model.batch(given["speech"], given["speech_lengths"], **text(given))
+    order = [1, 0]  # the batch is sorted: es, ru
+    assert torch.equal(feats["feats"][order], batch.mel_BTM)
+    assert torch.equal(feats["feats_lengths"][order], batch.frames_B)
+
+
+def test_spread_is_the_inverse_of_counting():
+    counted_BU = torch.tensor([[True, False, True], [False, True, False]])
+    spread_BU = spread(torch.tensor([1.0, 2.0, 3.0]), counted_BU)
+    assert spread_BU.tolist() == [[1, 0, 2], [0, 3, 0]]

@@ -1,0 +1,284 @@
+"""ESPnet's trainer on real files: resume, ranks, accumulation, export."""
+
+import argparse
+import json
+import logging
+import multiprocessing
+
+import pytest
+import torch
+import yaml
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.train.reporter import Reporter
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import WhisperForConditionalGeneration
+
+from espnet_lora_experts.bin import train
+from espnet_lora_experts.inference import Speech2Text
+from espnet_lora_experts.plugin.checkpoint import HASH_KEY
+from espnet_lora_experts.plugin.trainer import ExpertTrainer, deployed_parameters
+
+LANGS = ["es", "ja", "ru"]
+
+
+@pytest.fixture(scope="module")
+def command(folder_30s, token_list, corpus, tmp_path_factory):
+    """The command line of a training; options by name, confs as dictionaries."""
+
+    def command(output_dir, **options):
+        options = {
+            "model": "lora_expert",
+            "model_conf": {"languages": LANGS, "r": 2},
+            "optim": "adamw",
+            "optim_conf": {"lr": 0.01},
+            "max_epoch": 2,
+            "batch_bins": 70_000,
+            "seed": 3,
+            "num_workers": 0,
+            "best_model_criterion": [["valid", "loss", "min"]],
+            "keep_nbest_models": 1,
+            "use_preprocessor": True,
+            "use_matplotlib": False,
+            "use_tensorboard": False,
+            "backbone": str(folder_30s),
+            "token_list": str(token_list),
+            "output_dir": str(output_dir),
+            **options,
+        }
+        config = tmp_path_factory.mktemp("conf") / "train.yaml"
+        config.write_text(yaml.safe_dump(options))
+        cmd = ["--config", str(config), "--ngpu", "0"]
+        for part in ("train", "valid"):
+            for table in (
+                "wav.scp,speech,sound",
+                "text,text,text",
+                "utt2lang,lang,text",
+            ):
+                data = f"--{part}_data_path_and_name_and_type"
+                cmd += [data, str(corpus.path / table)]
+            cmd += [f"--{part}_shape_file", str(corpus.path / "utt2num_samples")]
+        return cmd
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def trained(command, tmp_path_factory):
+    """Two epochs without interruption."""
+    exp = tmp_path_factory.mktemp("exp") / "mono"
+    train.main(command(exp))
+    return exp
+
+
+def states(exp):
+    return torch.load(exp / "checkpoint.pth", weights_only=False)
+
+
+def test_resumed_training_equals_an_uninterrupted_one(trained, command, tmp_path):
+    """Weights, and the optimizer's moments, to the last bit."""
+    train.main(command(tmp_path, max_epoch=1))
+    first = states(tmp_path)["model"]
+    train.main(command(tmp_path, max_epoch=2, resume=True))
+    ours, theirs = states(tmp_path), states(trained)
+    assert any(not torch.equal(first[n], v) for n, v in ours["model"].items())
+    for name, value in theirs["model"].items():
+        assert torch.equal(ours["model"][name], value), name
+    moments = [s["optimizers"][0]["state"] for s in (ours, theirs)]
+    for i, state in moments[1].items():
+        assert torch.equal(moments[0][i]["exp_avg"], state["exp_avg"])
+
+
+def test_checkpoints_hold_tensors_only(trained):
+    for path in trained.glob("*epoch.pth"):
+        state = torch.load(path, weights_only=True)
+        assert HASH_KEY in state and len(state) == 1 + 3 * 2 * 32
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2000])
+def test_broken_checkpoint_is_one_clear_error(trained, command, tmp_path, kept):
+    whole = (trained / "checkpoint.pth").read_bytes()
+    (tmp_path / "checkpoint.pth").write_bytes(whole[:kept])
+    with pytest.raises(RuntimeError, match="must be a whole checkpoint") as caught:
+        train.main(command(tmp_path, resume=True))
+    assert str(tmp_path / "checkpoint.pth") in str(caught.value)
+    assert "Remove checkpoint.pth to train from the start" in str(caught.value)
+
+
+def test_export_is_a_system_that_loads(trained, corpus):
+    recognizer = Speech2Text.from_pretrained(trained)
+    assert recognizer.system.languages == LANGS
+    state = torch.load(trained / "valid.loss.best.pth", weights_only=True)
+    for code in LANGS:
+        held = dict(recognizer.backbone.bank.parameters_of(code))
+        assert len(held) == 2 * 32
+        for key, value in held.items():
+            assert torch.equal(value, state[in_checkpoint(key, code)])
+    assert recognizer(corpus.path / "a1.flac", "ru").lang == "ru"
+
+
+def in_checkpoint(key, code):
+    return f"encoder.backbone.hf.{key.removesuffix('.weight')}.expert_{code}.weight"
+
+
+def test_plain_peft_loads_an_exported_expert(trained, folder_30s):
+    whisper = WhisperForConditionalGeneration.from_pretrained(folder_30s)
+    loaded = PeftModel.from_pretrained(whisper, trained / "experts/ru").state_dict()
+    file = load_file(trained / "experts/ru/adapter_model.safetensors")
+    state = torch.load(trained / "valid.loss.best.pth", weights_only=True)
+    assert len(file) == 2 * 32
+    for key, value in file.items():
+        inside = key.removesuffix(".weight") + ".default.weight"
+        ours = in_checkpoint(key.removeprefix("base_model.model."), "ru")
+        assert torch.equal(loaded[inside], value) and torch.equal(value, state[ours])
+
+
+def test_system_says_what_it_is(trained):
+    what = json.loads((trained / "system.json").read_text())
+    reporter = Reporter()
+    reporter.load_state_dict(states(trained)["reporter"])
+    assert what["type"] == "experts" and what["languages"] == LANGS
+    assert what["epochs"] == 2
+    assert what["steps"] == reporter.stats[2]["train"]["total_count"]
+    assert what["checkpoint"] == (trained / "valid.loss.best.pth").resolve().name
+    lora = what["deployed_params"] - base_params(what["backbone"]["name"])
+    assert what["trained_params"] == lora > 0
+
+
+def base_params(name):
+    whisper = WhisperForConditionalGeneration.from_pretrained(name)
+    return sum(p.numel() for p in whisper.parameters())
+
+
+def one_thread(cmd):
+    torch.set_num_threads(1)
+    train.main(cmd)
+
+
+def test_two_ranks_equal_one(command, tmp_path):
+    """The same batches, halved between two processes; one may lack a language."""
+    options = {
+        "optim": "sgd",  # Adam's first steps blow rounding up to the learning rate
+        "optim_conf": {"lr": 0.3},
+        "sampler_conf": {"weights": "proportional"},  # batches of three: two and one
+        "unused_parameters": True,
+        "max_epoch": 1,
+    }
+    train.main(command(tmp_path / "one", **options))
+    ranks = []
+    for rank in "01":
+        cmd = command(tmp_path / "two", **options)
+        cmd += ["--dist_backend", "gloo", "--multiprocessing_distributed", "false"]
+        cmd += ["--dist_init_method", f"file://{tmp_path / 'meet'}"]
+        cmd += ["--dist_world_size", "2", "--dist_rank", rank]
+        # a fork has all imports already; a second process would need 10 s for them
+        ranks.append(
+            multiprocessing.get_context("fork").Process(target=one_thread, args=(cmd,))
+        )
+        ranks[-1].start()
+    for rank in ranks:
+        rank.join(timeout=60)
+        rank.kill()
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    one, two = (states(tmp_path / n)["model"] for n in ("one", "two"))
+    moved = 0.0
+    for name, value in one.items():
+        if name != HASH_KEY:
+            torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5)
+            moved += float(value.abs().sum()) if "lora_B" in name else 0
+    assert moved > 1  # B starts at zero
+    assert (tmp_path / "two/system.json").exists()
+
+
+@pytest.fixture
+def epoch(arguments, build):
+    """One epoch of ESPnet's loop over given batches."""
+
+    def epoch(batches, accum_grad):
+        model = build("experts")
+        args = arguments(
+            accum_grad=accum_grad,
+            grad_clip=0.1,
+            keep_nbest_models=1,
+            max_epoch=1,
+            log_interval=None,
+        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        reporter = Reporter()
+        reporter.set_epoch(1)
+        with reporter.observe("train") as observed:
+            ExpertTrainer.train_one_epoch(
+                model=model,
+                iterator=batches,
+                optimizers=[optimizer],
+                schedulers=[None],
+                scaler=None,
+                reporter=observed,
+                summary_writer=None,
+                options=ExpertTrainer.build_options(args),
+                distributed_option=DistributedOption(),
+            )
+        return model.state_dict()
+
+    return epoch
+
+
+def test_accumulated_halves_equal_a_whole_batch(epoch, collate):
+    utts = ["a1", "a2", "a3", "a4"]
+    whole = [(utts, collate(*utts))]
+    halves = [(half, collate(*half)) for half in (utts[:2], utts[2:])]
+    once, twice, none = epoch(whole, 1), epoch(halves, 2), epoch([], 1)
+    for name, value in once.items():
+        torch.testing.assert_close(twice[name], value, atol=1e-5, rtol=1e-5)
+    assert any(not torch.allclose(once[n], none[n], atol=1e-3) for n in once)
+
+
+def test_steps_count_whole_accumulations(command, tmp_path):
+    """Batches left over at an epoch's end make no step."""
+    options = {"batch_bins": 25_000, "accum_grad": 4}
+    train.main(command(tmp_path, **options))
+    what = json.loads((tmp_path / "system.json").read_text())
+    adam = states(tmp_path)["optimizers"][0]["state"]
+    assert what["steps"] == max(float(state["step"]) for state in adam.values()) == 2
+
+
+@pytest.mark.parametrize(
+    "model, asked, kept",
+    [
+        ("lora_expert", 5, 1),
+        ("lora_expert", [1, 5], 1),
+        ("lora_distill", 2, 1),
+        ("lora_expert", 1, 1),
+        ("lora_expert", [1], [1]),
+        ("whisper_full", 5, 5),
+    ],
+)
+def test_factors_are_not_averaged(arguments, caplog, model, asked, kept):
+    args = arguments(model=model, keep_nbest_models=asked)
+    with caplog.at_level(logging.WARNING):
+        assert ExpertTrainer.build_options(args).keep_nbest_models == kept
+    assert ("becomes 1 for LoRA" in caplog.text) == (asked != kept)
+
+
+def test_best_model_must_exist(tmp_path):
+    options = argparse.Namespace(best_model_criterion=[("valid", "acc", "max")])
+    with pytest.raises(FileNotFoundError, match="must have a best model of .*acc"):
+        ExpertTrainer._best(tmp_path, options)
+
+
+@pytest.mark.parametrize("kind", ["multi", "distill", "experts", "mole", "full"])
+def test_deployed_parameters(build, folder_30s, kind):
+    """One LoRA folds away; a MoLE needs one merged pair and the upper experts."""
+    model = build(kind)
+    per_layer = {
+        key: 2 * (layer.in_features + layer.out_features)
+        for key, layer in model.backbone.bank.layers.items()
+    }
+    merged = [v for k, v in per_layer.items() if k.startswith("model.encoder.layers.0")]
+    router = sum(p.numel() for p in model.system.parameters()) if kind == "mole" else 0
+    extra = {
+        "experts": 3 * sum(per_layer.values()),
+        "mole": 3 * sum(per_layer.values()) - 2 * sum(merged) + router - 3 * 6,
+    }
+    whole = base_params(folder_30s) + extra.get(kind, 0)
+    assert deployed_parameters(model.backbone, model.system) == whole

