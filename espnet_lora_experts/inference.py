@@ -51,8 +51,8 @@ class Speech2Text:
         prompter: Tokens and prompts of the backbone.
         pad_to_30s: Pad clips to 30 s. A Whisper that was not fine-tuned needs it, a
             system trained at natural length (the default of all recipes) does not.
-        max_tokens: Most tokens of a transcript; None is half of the decoder's positions.
-        suppress_tokens: Leave out Whisper's non-speech tokens: if it was not fine-tuned.
+        max_tokens: Most tokens of a transcript; None: half of the decoder's positions.
+        suppress_tokens: Leave out Whisper's non-speech tokens (without fine-tuning).
         batch_seconds: Most seconds of a padded batch.
         finder: Finds the language for systems that cannot; see :meth:`two_pass`.
     """

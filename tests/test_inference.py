@@ -10,7 +10,6 @@ import torch
 import espnet_lora_experts
 from espnet_lora_experts.inference import Speech2Text
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.decoding import DecodeOptions
 from espnet_lora_experts.whisper.folder import save_system
 from espnet_lora_experts.whisper.systems import Experts, MoLE, Single
 
@@ -185,7 +184,7 @@ def test_vanilla_is_padded_to_30_s(load, clips, whisper):
 
 
 def test_decoding_options_arrive(load, clips):
-    results = load("multi", options=DecodeOptions(max_tokens=2))(clips, GIVEN)
+    results = load("multi", max_tokens=2)(clips, GIVEN)
     assert max(len(result.tokens) for result in results) == 2
 
 

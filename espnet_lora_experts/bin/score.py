@@ -27,6 +27,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--baseline", default="multi", help="the system that p-values compare with")
     add("--output", type=Path, default="exp", help="results.json is written there")
     add("--results_md", type=Path, help="default: RESULTS.md in --output")
+    add("--about", default="", help='for the header, e.g. "backbone=x text_policy=raw"')
     add("--samples", type=int, default=1000, help="bootstrap samples")
     add("--seed", type=int, default=0, help="of the bootstrap")
     add(
@@ -59,7 +60,8 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     test_sets = decodes.read_test_sets(args.data_root, args.test_sets.split())
     systems = collect.read_systems(args.expdir, names, test_sets, args.skip_missing)
     meta = environment.describe(MODULE, sys.argv[1:] if cmd is None else cmd)
-    about = {"utterances": {t.name: len(t.utts) for t in test_sets}}
+    about = dict(pair.split("=", 1) for pair in args.about.split())
+    about["utterances"] = {t.name: len(t.utts) for t in test_sets}
     built = results.build(
         systems, {**meta, **about}, args.baseline, args.samples, args.seed
     )

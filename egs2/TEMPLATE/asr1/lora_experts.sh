@@ -98,6 +98,7 @@ stats_dir=${expdir}/stats
 read -r -a lang_list <<<"${langs}"
 if ${quick}; then
     train_args="--num_iters_per_epoch 4 --max_epoch 1 --batch_bins 320000 ${train_args}"
+    decode_args="--max_tokens 40 ${decode_args}"
 fi
 
 # Whether stage $1 is to run; says what it does ($2).
@@ -264,7 +265,7 @@ fi
 if runs 10 "score"; then
     "${python}" -m espnet_lora_experts.bin.score --expdir "${expdir}" --test_sets "${test_sets}" \
         --data_root "${raw}" --systems "${systems}" --baseline multi --output "${expdir}" \
-        --results_md "${results_md}"
+        --results_md "${results_md}" --about "backbone=${backbone} text_policy=${text_policy}"
     log "results: ${results_md}, ${expdir}/results.json"
 fi
 
