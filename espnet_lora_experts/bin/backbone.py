@@ -10,6 +10,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper import hub, languages
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.folder import DESCRIPTION, write_json
@@ -72,4 +73,4 @@ def write_vanilla(folder: Path, backbone: Backbone, langs: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

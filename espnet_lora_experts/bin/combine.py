@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper.folder import (
     DESCRIPTION,
     read_description,
@@ -75,4 +76,4 @@ def write(folder: Path, what: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from espnet_lora_experts.bin import cli
 from espnet_lora_experts.bin.format_data import read_table
 from espnet_lora_experts.inference import Result, Speech2Text
 from espnet_lora_experts.whisper.audio import read_audio
@@ -161,4 +162,4 @@ def merge(folder: Path, nj: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

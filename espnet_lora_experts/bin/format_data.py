@@ -17,6 +17,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
+from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.features import SAMPLE_RATE
@@ -192,4 +193,4 @@ def _report(reasons: Counter, source: Path, kept: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from espnet_lora_experts.bin import cli
 from espnet_lora_experts.experts.bank import lora_config
 from espnet_lora_experts.experts.fusion import merge
 from espnet_lora_experts.whisper.backbone import Backbone
@@ -107,4 +108,4 @@ def merge_experts(
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from espnet_lora_experts.bin import cli
 from espnet_lora_experts.report import collect, decodes, environment, results, tables
 
 MODULE = "espnet_lora_experts.bin.score"
@@ -79,4 +80,4 @@ def write(built: dict[str, Any], path: Path, results_md: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -11,6 +11,8 @@ import debs
 import fillets
 import tuxpaint
 
+from espnet_lora_experts.bin import cli
+
 LOG = logging.getLogger(__name__)
 LANGS = (*fillets.LANGS, *tuxpaint.LANGS)
 
@@ -96,4 +98,4 @@ def main(cmd: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
