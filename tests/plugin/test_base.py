@@ -135,6 +135,17 @@ def test_specaugment_is_for_training(build, collate):
     assert torch.equal(model.eval()(**batch)[0], plain)
 
 
+def test_sizes_of_the_terms_are_logged_at_the_first_step(build, collate, caplog):
+    model, batch = build("distill"), collate("a1")
+    with caplog.at_level("INFO"):
+        model.eval()(**batch)
+        assert "terms at the first step" not in caplog.text
+        for _ in range(2):
+            model.train()(**batch)
+    assert caplog.text.count("terms at the first step: loss=") == 1
+    assert "loss_kd_decoder1=" in caplog.text
+
+
 def test_names_a_language_that_it_does_not_have(build, collate):
     with pytest.raises(ValueError, match=r"must be of \['es'\].*has \['ru'\].*--langs"):
         build("experts", langs=["es"])(**collate("a1", "a2"))

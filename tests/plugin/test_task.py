@@ -10,6 +10,8 @@ from espnet2.tasks.abs_task import IteratorOptions
 from espnet_lora_experts.plugin.sampler import LanguageSampler, ShardedSampler
 from espnet_lora_experts.plugin.task import LoraExpertsTask
 
+LANGS = ["es", "ja", "ru"]
+
 
 def test_one_option_names_the_backbone_everywhere(arguments, folder_30s):
     args = arguments(model_conf={"languages": ["es"]})
@@ -63,9 +65,15 @@ def test_optimizer_needs_a_rate(arguments, build):
 def factory(arguments, corpus):
     """ESPnet's iterator factory over the corpus."""
 
-    def factory(distributed=False, train=True, sampler_conf=None, **changed):
-        conf = sampler_conf or {}
-        args = arguments(use_preprocessor=True, num_workers=0, sampler_conf=conf)
+    def factory(
+        distributed=False, train=True, languages=LANGS, sampler_conf=None, **changed
+    ):
+        args = arguments(
+            use_preprocessor=True,
+            num_workers=0,
+            sampler_conf=sampler_conf or {},
+            model_conf={"languages": languages},
+        )
         names = (("wav.scp", "speech", "sound"), ("text", "text", "text"))
         data = [(str(corpus.path / f), *rest) for f, *rest in names]
         data += [(str(corpus.path / "utt2lang"), "lang", "text")]
@@ -107,6 +115,14 @@ def test_validation_is_every_utterance_once_and_training_is_weighted(factory):
     assert train.quota == {"es": 2, "ja": 2, "ru": 2}
     assert valid.quota == {"es": 3, "ja": 1, "ru": 2}
     assert train.batch_bins == 70_000
+
+
+def test_a_job_may_train_some_of_the_corpus_languages(factory):
+    assert factory(languages=["es"]).sampler.quota == {"es": 3}
+    assert factory(train=False, languages=["es", "ru"]).sampler.quota == {
+        "es": 3,
+        "ru": 2,
+    }
 
 
 def test_sampling_weights_arrive(factory):
