@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from espnet_lora_experts.bin import decode
+from espnet_lora_experts.bin import cli, decode
 from espnet_lora_experts.experts.store import save_expert
 from espnet_lora_experts.plugin.task import LoraExpertsTask
 from espnet_lora_experts.whisper.backbone import Backbone
@@ -59,7 +60,7 @@ def test_training_yaml_builds_model_and_optimizer(path, options):
 @pytest.mark.parametrize("path", TRAIN, ids=names(TRAIN))
 def test_every_key_says_its_effect(path):
     """In a comment on its line; blocks and the plainest keys need none."""
-    plain = ("model:", "optim:", "scheduler:", "max_epoch:", "seed:", "val_scheduler")
+    plain = ("model:", "optim:", "scheduler:", "max_epoch:", "seed:")
     lines = path.read_text("utf-8").splitlines()
     values = [x for x in lines if ":" in x and x.split(":", 1)[1].strip()]
     bare = [x for x in values if "#" not in x and not x.startswith(plain)]
@@ -68,5 +69,14 @@ def test_every_key_says_its_effect(path):
 
 @pytest.mark.parametrize("path", DECODE, ids=names(DECODE))
 def test_decoding_yaml_parses(path):
-    required = ["--systems", "multi", "--langs", "es"]
-    decode.get_parser().parse_args(["--config", str(path), *required])
+    cmd = ["--systems", "multi", "--langs", "es", "--config", str(path)]
+    written = yaml.safe_load(path.read_text("utf-8"))
+    args = vars(cli.parse(decode.get_parser(), cmd))
+    assert written and {key: args[key] for key in written} == written
+
+
+def test_a_yaml_with_an_unknown_option_is_refused(tmp_path):
+    path = tmp_path / "decode.yaml"
+    path.write_text("beam_sise: 5\n")
+    with pytest.raises(ValueError, match="beam_sise"):
+        cli.parse(decode.get_parser(), ["--config", str(path)])

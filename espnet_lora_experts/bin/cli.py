@@ -1,8 +1,42 @@
-"""How every command line ends: bad input is one line, not a traceback."""
+"""What the command lines share: a YAML of options, and how bad input ends."""
 
+from __future__ import annotations
+
+import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+
+
+def parse(
+    parser: argparse.ArgumentParser, cmd: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parses a command line; ``--config`` names a YAML of other defaults.
+
+    Raises:
+        ValueError: The YAML has a key that is no option.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> _ = parser.add_argument("--nj", type=int, default=1)
+        >>> parse(parser, ["--nj", "4"]).nj
+        4
+    """
+    parser.add_argument("--config", type=Path, help="YAML with values for options")
+    path = parser.parse_known_args(cmd)[0].config
+    if path is not None:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        known = {action.dest for action in parser._actions}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"{path} must have options of {sorted(known)}, not {unknown}"
+            )
+        parser.set_defaults(**values)
+    return parser.parse_args(cmd)
 
 
 def run(main: Callable[[], object]) -> None:

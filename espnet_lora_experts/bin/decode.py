@@ -57,7 +57,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd=None) -> None:
     """Decodes this job's share of every test set with every system."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
-    args = get_parser().parse_args(cmd)
+    args = cli.parse(get_parser(), cmd)
     work = [
         (system, mode, test_set, folder_of(args, system, mode, test_set))
         for system in args.systems.split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -149,11 +150,13 @@ def _read_lengths(shape_files, utt2lang, model_conf) -> dict[str, int]:
         )
     table = read_2columns_text(shape_files[0])
     wanted = {*model_conf["languages"], None}  # None: the sampler names them
-    return {
-        utt: int(shape.split(",")[0])
-        for utt, shape in table.items()
-        if utt2lang.get(utt) in wanted
-    }
+    kept = {utt: shape for utt, shape in table.items() if utt2lang.get(utt) in wanted}
+    if len(kept) < len(table):
+        logging.info(
+            f"{len(table) - len(kept)} utterance(s) are not in the model's languages "
+            f"{model_conf['languages']} and are left out"
+        )
+    return {utt: int(shape.split(",")[0]) for utt, shape in kept.items()}
 
 
 def _read_utt2lang(data) -> dict[str, str]:

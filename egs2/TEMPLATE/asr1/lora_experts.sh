@@ -43,7 +43,7 @@ Models
   --train_kd_logits_only false            distillation without the layers' terms too
 Results
   --systems ""           default: all that were trained
-  --decode_args ""       for bin/decode
+  --inference_config conf/decode_greedy.yaml  --decode_args ""    for bin/decode
   --results_md RESULTS.md
 END
 )
@@ -84,6 +84,7 @@ train_full=false
 train_kd_logits_only=false
 # Results
 systems=""
+inference_config=conf/decode_greedy.yaml
 decode_args=""
 results_md=RESULTS.md
 
@@ -252,7 +253,7 @@ if runs 9 "decode:${systems}"; then
     decode=(
         "${python}" -m espnet_lora_experts.bin.decode --expdir "${expdir}" --systems "${systems}"
         --data_root "${raw}" --test_sets "${test_sets}" --langs "${langs}" --backbone "${backbone}"
-        --ngpu "${ngpu}" --nj "${nj}"
+        --ngpu "${ngpu}" --nj "${nj}" --config "${inference_config}"
     )
     # shellcheck disable=SC2206
     decode+=(${decode_args})
