@@ -25,18 +25,26 @@ def parse(
         >>> parse(parser, ["--nj", "4"]).nj
         4
     """
-    parser.add_argument("--config", type=Path, help="YAML with values for options")
-    path = parser.parse_known_args(cmd)[0].config
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument("--config", type=Path, help="YAML with values for options")
+    path = config.parse_known_args(cmd)[0].config
     if path is not None:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        known = {action.dest for action in parser._actions}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(
-                f"{path} must have options of {sorted(known)}, not {unknown}"
-            )
-        parser.set_defaults(**values)
+        _set_defaults(parser, path)
+    parser.add_argument("--config", type=Path, help="YAML with values for options")
     return parser.parse_args(cmd)
+
+
+def _set_defaults(parser: argparse.ArgumentParser, path: Path) -> None:
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    known = {action.dest: action for action in parser._actions}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{path} must have options of {sorted(known)}, but got {unknown}"
+        )
+    parser.set_defaults(**values)
+    for name in values:
+        known[name].required = False
 
 
 def run(main: Callable[[], object]) -> None:
