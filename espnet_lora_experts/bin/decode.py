@@ -25,10 +25,13 @@ from espnet_lora_experts.bin.format_data import read_table
 from espnet_lora_experts.inference import Result, Speech2Text
 from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.folder import write_json
+from espnet_lora_experts.whisper.folder import DESCRIPTION, write_json
+from espnet_lora_experts.whisper.systems import Single
 
 TABLES = ("text", "token", "score", "lang")
 AWARE_ONLY, AGNOSTIC_ONLY = ("mono",), ("two_pass",)
+CROSS = "cross_"
+"""Mode ``cross_es``: the Spanish expert decodes all languages."""
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -45,6 +48,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", default="openai/whisper-tiny")
     parser.add_argument("--batch_seconds", type=float, default=160.0)
     parser.add_argument("--max_tokens", type=int, help="of a transcript; default: 224")
+    parser.add_argument(
+        "--cross", action="store_true", help="each expert of mono on every language"
+    )
     parser.add_argument("--pad_to_30s", action="store_true", help="tuned systems too")
     parser.add_argument("--suffix", default="", help="of the decode folders' names")
     parser.add_argument("--ngpu", type=int, default=0)
@@ -61,11 +67,11 @@ def main(cmd=None) -> None:
     work = [
         (system, mode, test_set, folder_of(args, system, mode, test_set))
         for system in args.systems.split()
-        for mode in modes_of(system, args.modes.split())
+        for mode in modes_of(system, args.modes.split(), args)
         for test_set in args.test_sets.split()
     ]
     if args.skip_done:
-        work = [w for w in work if not (w[-1] / "decode.json").exists()]
+        work = [item for item in work if not is_done(item[0], item[-1], args.expdir)]
     if args.job:
         decode_all(work, args)
     if args.nj == 1 or not args.job:
@@ -73,10 +79,23 @@ def main(cmd=None) -> None:
             merge(folder, args.nj)
 
 
-def modes_of(system: str, modes: list[str]) -> list[str]:
+def modes_of(system: str, modes: list[str], args) -> list[str]:
     """The modes of a system: experts must be told, two_pass is for not knowing."""
     no = {"aware": system in AGNOSTIC_ONLY, "agnostic": system in AWARE_ONLY}
-    return [mode for mode in modes if not no[mode]]
+    crossed = args.langs.split() if args.cross and system == "mono" else []
+    return [mode for mode in modes if not no[mode]] + [CROSS + x for x in crossed]
+
+
+def is_done(system: str, folder: Path, expdir: Path) -> bool:
+    """Whether a folder was decoded after its system was last trained."""
+    written = folder / "decode.json"
+    parts = ("mono", "two_pass") if system == "two_pass" else (system,)
+    models = [expdir / part / DESCRIPTION for part in parts]
+    return written.exists() and all(
+        model.stat().st_mtime <= written.stat().st_mtime
+        for model in models
+        if model.exists()
+    )
 
 
 def folder_of(args, system: str, mode: str, test_set: str) -> Path:
@@ -93,7 +112,23 @@ def decode_all(work, args) -> None:
     for system, mode, test_set, folder in work:
         if loaded != system:
             loaded, recognizer = system, load(system, backbone, args)
-        decode_set(recognizer, args.data_root / test_set, mode, folder, args)
+        who = recognizer
+        if mode.startswith(CROSS):
+            who = with_expert(recognizer, mode.removeprefix(CROSS), args)
+        decode_set(who, args.data_root / test_set, mode, folder, args)
+
+
+def with_expert(experts: Speech2Text, name: str, args) -> Speech2Text:
+    """One language's expert for every language, the prompts still each one's own."""
+    system = Single(experts.system.languages, name)
+    return Speech2Text(
+        experts.backbone,
+        system,
+        experts.prompter,
+        experts.pad_to_30s,
+        args.max_tokens,
+        batch_seconds=args.batch_seconds,
+    )
 
 
 def load(system: str, backbone: Backbone, args) -> Speech2Text:
@@ -116,7 +151,8 @@ def decode_set(recognizer: Speech2Text, data: Path, mode: str, folder: Path, arg
     utts = sorted(read_table(data / "wav.scp").items())[args.job - 1 :: args.nj]
     clips = [read_audio(path) for _, path in utts]
     utt2lang = read_table(data / "utt2lang")
-    langs = [utt2lang[utt] for utt, _ in utts] if mode == "aware" else None
+    known = mode != "agnostic"
+    langs = [utt2lang[utt] for utt, _ in utts] if known else None
     start = time.perf_counter()
     with tqdm(total=len(clips), desc=f"{folder}", ncols=79, mininterval=5) as bar:
         results = recognizer(clips, langs, progress=bar.update)

@@ -63,8 +63,9 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     meta = environment.describe(MODULE, sys.argv[1:] if cmd is None else cmd)
     about = dict(pair.split("=", 1) for pair in args.about.split())
     about["utterances"] = {t.name: len(t.utts) for t in test_sets}
+    cross = collect.read_cross(args.expdir / "mono", test_sets)
     built = results.build(
-        systems, {**meta, **about}, args.baseline, args.samples, args.seed
+        systems, {**meta, **about}, args.baseline, args.samples, args.seed, cross
     )
     write(built, args.output / "results.json", args.results_md)
     print("\n\n".join(tables.summaries(built)))

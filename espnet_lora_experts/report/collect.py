@@ -69,6 +69,18 @@ def read_system(
     return System(modes=modes, **read_size(folder / "system.json"))
 
 
+def read_cross(folder: Path, test_sets: Sequence[TestSet]) -> dict[str, Decoded]:
+    """What each expert made of every language, by expert; {} if it was not decoded."""
+    sets = [test_set.name for test_set in test_sets]
+    return {
+        path.name.removeprefix("decode_cross_"): pool(
+            [path / name for name in sets], test_sets, "aware"
+        )
+        for path in sorted(folder.glob("decode_cross_*"))
+        if all((path / name / "text").is_file() for name in sets)
+    }
+
+
 def read_size(path: Path) -> dict[str, int]:
     """Steps, trained and deployed parameters of system.json."""
     keys = ("steps", "trained_params", "deployed_params")

@@ -11,6 +11,9 @@
                 "lid_acc": x, "lid_acc_lang": {LANG: x},
                 "counts": {"word" or "char": {LANG: {...}}}}}}}
 
+Beside "systems", "cross" is {EXPERT: {LANG: x}}: the error rate of each language's
+expert on every language.
+
 MODE is ``aware`` or ``agnostic``; the LID accuracies are agnostic only. ``wer`` is the
 character error rate for languages without spaces, as in the paper (arXiv 2506.21555).
 Averages are over languages, intervals 95 % bootstrap intervals. All are percentages.
@@ -53,6 +56,7 @@ def build(
     baseline: str = "multi",
     samples: int = 1000,
     seed: int = 0,
+    cross: Mapping[str, Decoded] | None = None,
 ) -> dict[str, Any]:
     """Score every system in every mode it has.
 
@@ -63,6 +67,7 @@ def build(
             no such mode, there is no p-value.
         samples: Bootstrap samples.
         seed: Of the bootstrap.
+        cross: Each expert's output for every language.
     """
     scored = {
         (name, mode): score(decoded, samples, seed)
@@ -81,7 +86,9 @@ def build(
             against = scored.get((baseline, mode)) if name != baseline else None
             p = errors.paired_p(averages_S, against[1]) if against else None
             rows[name][mode] = {**row, f"p_vs_{baseline}": p}
-    return {"meta": {**meta, "baseline": baseline, "samples": samples}, "systems": rows}
+    crossed = {name: score(x, 1, seed)[0]["wer"] for name, x in (cross or {}).items()}
+    about = {**meta, "baseline": baseline, "samples": samples}
+    return {"meta": about, "systems": rows, "cross": crossed}
 
 
 def score(decoded: Decoded, samples: int, seed: int) -> tuple[dict, np.ndarray]:

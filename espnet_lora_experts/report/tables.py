@@ -21,6 +21,7 @@ def render(results: Mapping[str, Any]) -> str:
 def summaries(results: Mapping[str, Any]) -> list[str]:
     """Titles and tables of the modes that some system has."""
     tables = {title: summary(results, mode) for mode, title in TITLES.items()}
+    tables["Each expert (row) on every language"] = cross_table(results)
     return [f"## {title}\n\n{table}" for title, table in tables.items() if table]
 
 
@@ -51,6 +52,16 @@ def summary(results: Mapping[str, Any], mode: str) -> str:
         [*head, f"p vs {baseline}", *sizes],
         [summary_row(name, row, mode, langs, baseline) for name, row in rows.items()],
     )
+
+
+def cross_table(results: Mapping[str, Any]) -> str:
+    """Error rate of each expert on every language; "" when not decoded."""
+    cross = results.get("cross")
+    if not cross:
+        return ""
+    langs = list(next(iter(cross.values())))
+    rows = [[e, *(number(x[lang], 1) for lang in langs)] for e, x in cross.items()]
+    return markdown(["expert", *map(heading, langs)], rows)
 
 
 def summary_row(

@@ -152,8 +152,10 @@ def _save_backbone(backbone: Backbone, folder: Path) -> dict[str, str]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, whole."""
+    """Writes JSON whole or not at all; an equal file stays, with its date."""
     temp = path.with_name(f".{path.name}.{os.getpid()}")
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
     temp.write_text(text, encoding="utf-8")
     os.replace(temp, path)

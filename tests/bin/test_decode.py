@@ -1,6 +1,7 @@
 """Stage 9: tables of every system and mode, in any number of jobs."""
 
 import json
+import os
 
 import pytest
 
@@ -156,3 +157,29 @@ def test_a_transcript_is_one_line(tmp_path):
 def test_needs_a_finished_training(run):
     with pytest.raises(FileNotFoundError, match="must be a system's folder"):
         run("student")
+
+
+def test_crossed_expert_is_its_own_language_s_expert(run):
+    """On its own language it says what mono says; on another, what it says itself."""
+    exp = run("mono", "--cross")
+    own = tables(exp / "mono/decode_aware/test")["token"].splitlines()
+    for code in LANGS:
+        crossed = tables(exp / f"mono/decode_cross_{code}/test")["token"].splitlines()
+        pairs = zip(sorted(UTTS), own, crossed, strict=True)
+        same = {utt: a == b for utt, a, b in pairs}
+        assert all(same[utt] for utt, (lang, *_) in UTTS.items() if lang == code)
+        assert not all(same.values())
+
+
+def test_skip_done_decodes_again_after_training_again(run):
+    exp = run("multi", "--modes", "aware")
+    written = exp / "multi/decode_aware/test/decode.json"
+    description = exp / "multi/system.json"
+    text = description.read_text("utf-8")
+    description.unlink()
+    description.write_text(text, encoding="utf-8")
+    later = written.stat().st_mtime + 10
+    os.utime(description, (later, later))
+    written.with_name("text").unlink()
+    run("multi", "--modes", "aware", "--skip_done")
+    assert written.with_name("text").exists()

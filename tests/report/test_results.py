@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from espnet_lora_experts.report import errors, results
+from espnet_lora_experts.report import errors, results, tables
 
 LANGS = ["es"] * 6 + ["fr"] * 4 + ["zh"] * 2
 REFERENCES = [f"a b c {n}" for n in range(10)] + ["你好世界", "你好"]
@@ -101,3 +101,12 @@ def test_results_are_json():
     assert json.loads(json.dumps(built)) == built
     assert built["meta"] == {"date": "today", "baseline": "multi", "samples": 1000}
     assert built["systems"]["kd"]["steps"] == 10
+
+
+def test_cross_table_is_scored_like_the_systems():
+    """An expert that wrote what a system wrote has the system's rates."""
+    decoded = results.Decoded(["es", "ru"], ["a b", "c d"], ["a x", "c d"])
+    systems = {"multi": results.System(0, 0, 0, {"aware": decoded})}
+    built = results.build(systems, {}, samples=10, cross={"es": decoded})
+    assert built["cross"] == {"es": built["systems"]["multi"]["aware"]["wer"]}
+    assert "|es|50.0|0.0|" in tables.cross_table(built)

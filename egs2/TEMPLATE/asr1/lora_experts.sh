@@ -43,6 +43,7 @@ Models
   --train_kd_logits_only false            distillation without the layers' terms too
 Results
   --systems ""           default: all that were trained
+  --cross_experts true   decode every language with every expert too
   --inference_config conf/decode_greedy.yaml  --decode_args ""    for bin/decode
   --results_md RESULTS.md
 END
@@ -84,6 +85,7 @@ train_full=false
 train_kd_logits_only=false
 # Results
 systems=""
+cross_experts=true
 inference_config=conf/decode_greedy.yaml
 decode_args=""
 results_md=RESULTS.md
@@ -258,6 +260,7 @@ if runs 9 "decode:${systems}"; then
     # shellcheck disable=SC2206
     decode+=(${decode_args})
     ! ${skip_done} || decode+=(--skip_done)
+    ! ${cross_experts} || decode+=(--cross)
     # shellcheck disable=SC2086
     ${decode_cmd} --gpu "${ngpu}" "JOB=1:${nj}" "${expdir}/decode.JOB.log" "${decode[@]}" --job JOB
     [ "${nj}" = 1 ] || "${decode[@]}" --job 0
