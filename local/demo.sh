@@ -10,5 +10,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 local/setup.sh
 cd egs2/mini_multilingual/asr1
 exec ./run.sh --skip_done true --results_md exp/RESULTS.md \
-    --local_data_opts "--max_train 320 --max_dev 30 --max_test 50" \
+    --local_data_opts "--max_train 240 --max_dev 24 --max_test 40" \
     --train_args "--max_epoch 3" --mole_args "--max_epoch 2" "$@"
