@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the recipes: how jobs are run. The interface is that of Kaldi's run.pl:
 #   ${train_cmd} [--gpu N] [JOB=1:N] LOG COMMAND...
 #

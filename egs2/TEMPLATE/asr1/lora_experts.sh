@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2034,SC2154  # set for, and by, the files that are sourced
 # Whisper LoRA language experts, their fusion and their distillation, stage by stage.
 set -euo pipefail
 
@@ -63,7 +64,7 @@ quick=false
 langs="es fr ro ru"
 train_set=train
 valid_set=dev
-test_sets=test
+test_sets="test"
 local_data_opts=""
 download_dir=""
 text_policy=raw

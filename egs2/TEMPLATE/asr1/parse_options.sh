@@ -1,3 +1,5 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # the script that sources this sets help_message
 # Sourced after a script set its variables: "--name value" on the command line changes ${name}.
 # Only variables that exist may be set, so that a misspelt option is an error.
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the recipes: which Python runs, and how it behaves.
 
 MAIN_ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../.." && pwd)
