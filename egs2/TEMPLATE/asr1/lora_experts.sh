@@ -38,7 +38,7 @@ Models
   --backbone openai/whisper-tiny   hub id or folder of any Whisper
   --expert_config conf/train_expert.yaml  --expert_args "--max_epoch 3"   and likewise
   --multi_config, --full_config, --mole_config, --distill_config, *_args: ESPnet's options
-  --train_args ""        for every training
+  --train_args ""        for every training; a model's own *_args win
   --joint_experts true   train all experts side by side in one job; false: one job each
   --train_full false     full fine-tuning too
   --train_kd_logits_only false            distillation without the layers' terms too
@@ -139,10 +139,8 @@ train() {
         --train_shape_file "${stats_dir}/train/speech_shape"
         --valid_shape_file "${stats_dir}/valid/speech_shape"
     )
-    # shellcheck disable=SC2207  # data_opts' words are split on purpose
-    cmd+=($(data_opts train "${train_set}") $(data_opts valid "${valid_set}") "$@")
-    # shellcheck disable=SC2206  # so are the options
-    cmd+=(${train_args})
+    # shellcheck disable=SC2206,SC2207  # these words are split on purpose
+    cmd+=($(data_opts train "${train_set}") $(data_opts valid "${valid_set}") ${train_args} "$@")
     signature=$({
         echo "${cmd[*]}"
         cat "${config}" "${raw}/${train_set}"/{utt2num_samples,text,utt2lang}
