@@ -144,7 +144,7 @@ train() {
     signature=$({
         echo "${cmd[*]}"
         cat "${config}" "${raw}/${train_set}"/{utt2num_samples,text,utt2lang}
-        cat "${expdir}"/mono*/.done 2>/dev/null || true
+        [[ ${dir} == */mono* ]] || cat "${expdir}"/mono*/.done 2>/dev/null || true
     } | sha256sum)
     if ${skip_done} && [ "$(cat "${done_file}" 2>/dev/null)" = "${signature}" ]; then
         log "${dir} is finished, with these options and inputs; left as it is"
