@@ -46,7 +46,7 @@ def combine(parts: dict[Path, dict[str, Any]], args) -> dict[str, Any]:
     """One description of several experts; paths relative to the output.
 
     Raises:
-        ValueError: The experts are of different backbones, or share a language.
+        ValueError: The experts are of different backbones.
     """
     hashes = {what["backbone"]["sha256"] for what in parts.values()}
     if len(hashes) != 1:
@@ -57,15 +57,15 @@ def combine(parts: dict[Path, dict[str, Any]], args) -> dict[str, Any]:
         for name, path in what["experts"].items()
     }
     first = next(iter(parts.values()))
-    lora = {k: sum(what[k] for what in parts.values()) for k in ("trained_params",)}
+    trained = sum(what["trained_params"] for what in parts.values())
     base = first["deployed_params"] - first["trained_params"]
     return {
         **first,
         "languages": list(experts),
         "experts": experts,
         "steps": sum(what["steps"] for what in parts.values()),
-        **lora,
-        "deployed_params": base + lora["trained_params"],
+        "trained_params": trained,
+        "deployed_params": base + trained,
     }
 
 

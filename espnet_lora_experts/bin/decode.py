@@ -23,13 +23,13 @@ from tqdm import tqdm
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.bin.format_data import read_table
 from espnet_lora_experts.inference import Result, Speech2Text
+from espnet_lora_experts.report import decodes
 from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.folder import DESCRIPTION, write_json
 from espnet_lora_experts.whisper.systems import Single
 
 TABLES = ("text", "token", "score", "lang")
-AWARE_ONLY, AGNOSTIC_ONLY = ("mono",), ("two_pass",)
 CROSS = "cross_"
 """Mode ``cross_es``: the Spanish expert decodes all languages."""
 
@@ -81,9 +81,9 @@ def main(cmd=None) -> None:
 
 def modes_of(system: str, modes: list[str], args) -> list[str]:
     """The modes of a system: experts must be told, two_pass is for not knowing."""
-    no = {"aware": system in AGNOSTIC_ONLY, "agnostic": system in AWARE_ONLY}
     crossed = args.langs.split() if args.cross and system == "mono" else []
-    return [mode for mode in modes if not no[mode]] + [CROSS + x for x in crossed]
+    own = [mode for mode in decodes.modes_of(system) if mode in modes]
+    return own + [CROSS + expert for expert in crossed]
 
 
 def is_done(system: str, folder: Path, expdir: Path) -> bool:
