@@ -15,7 +15,7 @@ from espnet_lora_experts.whisper import hub, languages
 from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.decoding import DecodeOptions, Greedy
-from espnet_lora_experts.whisper.features import MARGIN, MAX_SAMPLES
+from espnet_lora_experts.whisper.features import FRAME_PAIR, MARGIN, MAX_SAMPLES
 from espnet_lora_experts.whisper.folder import load_system
 from espnet_lora_experts.whisper.prompt import Prompter
 from espnet_lora_experts.whisper.systems import System, encode
@@ -33,6 +33,7 @@ class Result:
         posteriors: Probability of each of the system's languages; empty when given.
         score: Log probability of the transcript in nats.
         tokens: Its tokens.
+        ended: Whether it ended by itself, before the limit on its tokens.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Result:
     posteriors: dict[str, float]
     score: float
     tokens: list[str]
+    ended: bool = True
 
 
 class Speech2Text:
@@ -51,10 +53,9 @@ class Speech2Text:
         prompter: Tokens and prompts of the backbone.
         pad_to_30s: Pad clips to 30 s. A Whisper that was not fine-tuned needs it, a
             system trained at natural length (the default of all recipes) does not.
-        max_tokens: Most tokens of a transcript; None: half of the decoder's positions.
-        suppress_tokens: Leave out Whisper's non-speech tokens (without fine-tuning).
         batch_seconds: Most seconds of a padded batch.
         finder: Finds the language for systems that cannot; see :meth:`two_pass`.
+        options: How to decode, see :class:`~.whisper.decoding.DecodeOptions`.
     """
 
     def __init__(
@@ -63,16 +64,14 @@ class Speech2Text:
         system: System,
         prompter: Prompter,
         pad_to_30s: bool = False,
-        max_tokens: int | None = None,
-        suppress_tokens: bool = False,
         batch_seconds: float = 80.0,
         finder: Speech2Text | None = None,
+        **options,
     ):
         self.backbone, self.system, self.prompter = backbone, system.eval(), prompter
         self.pad_to_30s, self.finder = pad_to_30s, finder
-        self.batch_samples = int(batch_seconds * 16_000)
-        options = DecodeOptions(max_tokens, suppress_tokens)
-        self.greedy = Greedy(backbone, self.system, prompter, options)
+        self.batch_seconds, self.options = batch_seconds, options
+        self.greedy = Greedy(backbone, self.system, prompter, DecodeOptions(**options))
 
     @classmethod
     def from_pretrained(
@@ -106,6 +105,18 @@ class Speech2Text:
             pad_to_30s=True,
             suppress_tokens=True,
             **kwargs,
+        )
+
+    def with_system(self, system: System) -> Speech2Text:
+        """The same backbone and options with other gates."""
+        return Speech2Text(
+            self.backbone,
+            system,
+            self.prompter,
+            self.pad_to_30s,
+            self.batch_seconds,
+            self.finder,
+            **self.options,
         )
 
     def two_pass(self, finder: Speech2Text) -> Speech2Text:
@@ -174,7 +185,8 @@ class Speech2Text:
                 for rows in self._batches(group, clips):
                     given = None if langs is None else [langs[i] for i in rows]
                     encoded = self._encode([clips[i] for i in rows], given)
-                    hypotheses = self.greedy(encoded, given)
+                    frames = [-(-len(clips[i]) // FRAME_PAIR) for i in rows]
+                    hypotheses = self.greedy(encoded, given, frames)
                     for i, hypothesis in zip(rows, hypotheses, strict=True):
                         results[i] = self._result(hypothesis)
                     progress(len(rows))
@@ -192,9 +204,10 @@ class Speech2Text:
     def _batches(self, group: Sequence[int], clips) -> Iterator[list[int]]:
         """Clips of similar length, as many as fit into ``batch_seconds``."""
         rows: list[int] = []
+        most = self.batch_seconds * 16_000
         for i in sorted(group, key=lambda i: -len(clips[i])):
             longest = clips[rows[0] if rows else i]
-            if rows and (len(rows) + 1) * self._padded(longest) > self.batch_samples:
+            if rows and (len(rows) + 1) * self._padded(longest) > most:
                 yield rows
                 rows = []
             rows.append(i)
@@ -220,6 +233,7 @@ class Speech2Text:
             hypothesis.posteriors,
             hypothesis.score,
             self.prompter.tokens(hypothesis.tokens),
+            hypothesis.ended,
         )
 
 

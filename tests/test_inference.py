@@ -160,7 +160,7 @@ def test_two_pass_takes_any_finder(load, clips):
 @every_system
 def test_folding_the_gates_changes_nothing(load, clips, name):
     """Against the same decoder with every gate computed in every layer."""
-    recognizer = load(name)
+    recognizer = load(name, maxlenratio=0)
     for clip, lang in zip(clips, GIVEN, strict=True):
         [unfolded] = recognizer.greedy(recognizer._encode([clip], [lang]), [lang])
         same([recognizer(clip, lang)], [recognizer._result(unfolded)])
@@ -196,6 +196,18 @@ def test_vanilla_is_padded_to_30_s(load, clips, whisper):
 def test_decoding_options_arrive(load, clips):
     results = load("multi", max_tokens=2)(clips, GIVEN)
     assert max(len(result.tokens) for result in results) == 2
+
+
+def test_transcripts_are_bounded_by_each_clips_own_length(load, clips):
+    """Padding does not count: ``vanilla`` is padded to 30 s, a batch to its longest."""
+    frames = [-(-len(clip) // 320) for clip in clips]
+    for name in ("vanilla", "multi"):
+        recognizer = load(name, maxlenratio=0.1)
+        recognizer.greedy.never[recognizer.prompter.eot] = float("-inf")
+        results = recognizer(clips, GIVEN)
+        most = [min(max(1, count // 10), 224) for count in frames]
+        assert [len(result.tokens) for result in results] == most
+        assert not any(result.ended for result in results)
 
 
 def test_progress_counts_every_clip(load, clips):

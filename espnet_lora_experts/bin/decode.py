@@ -49,6 +49,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_seconds", type=float, default=160.0)
     parser.add_argument("--max_tokens", type=int, help="of a transcript; default: 224")
     parser.add_argument(
+        "--maxlenratio", type=float, default=1.0, help="most tokens per 20 ms of speech"
+    )
+    parser.add_argument(
         "--cross", action="store_true", help="each expert of mono on every language"
     )
     parser.add_argument("--pad_to_30s", action="store_true", help="tuned systems too")
@@ -114,26 +117,15 @@ def decode_all(work, args) -> None:
             loaded, recognizer = system, load(system, backbone, args)
         who = recognizer
         if mode.startswith(CROSS):
-            who = with_expert(recognizer, mode.removeprefix(CROSS), args)
+            expert = mode.removeprefix(CROSS)
+            who = recognizer.with_system(Single(recognizer.system.languages, expert))
         decode_set(who, args.data_root / test_set, mode, folder, args)
-
-
-def with_expert(experts: Speech2Text, name: str, args) -> Speech2Text:
-    """One language's expert for every language, the prompts still each one's own."""
-    system = Single(experts.system.languages, name)
-    return Speech2Text(
-        experts.backbone,
-        system,
-        experts.prompter,
-        experts.pad_to_30s,
-        args.max_tokens,
-        batch_seconds=args.batch_seconds,
-    )
 
 
 def load(system: str, backbone: Backbone, args) -> Speech2Text:
     """A system by its name."""
-    kwargs = {"batch_seconds": args.batch_seconds, "max_tokens": args.max_tokens}
+    names = ("batch_seconds", "max_tokens", "maxlenratio")
+    kwargs = {name: getattr(args, name) for name in names}
     vanilla = Speech2Text.vanilla(backbone, args.langs.split(), **kwargs)
     if system == "vanilla":
         return vanilla
@@ -158,6 +150,11 @@ def decode_set(recognizer: Speech2Text, data: Path, mode: str, folder: Path, arg
         results = recognizer(clips, langs, progress=bar.update)
     seconds = time.perf_counter() - start
     audio = sum(len(clip) for clip in clips) / 16_000
+    cut = [
+        utt for (utt, _), result in zip(utts, results, strict=True) if not result.ended
+    ]
+    if cut:
+        logging.warning(f"{folder}: {len(cut)} reached the most tokens: {cut[:10]}")
     job = folder / f"output.{args.job}"
     write_tables(job / "1best_recog", [utt for utt, _ in utts], results)
     threads = torch.get_num_threads()

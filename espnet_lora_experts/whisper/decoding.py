@@ -6,7 +6,7 @@ Names of dimensions: B batch, P encoder positions, D width, K vocabulary, L lang
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,11 +23,15 @@ class DecodeOptions:
 
     Attributes:
         max_tokens: Most tokens of a transcript; None is half the decoder's positions.
+        maxlenratio: Most tokens for each encoder frame of the clip (20 ms), ESPnet's
+            option: it bounds what a decoder that loops can add. 1 (50 tokens a
+            second) is above the fastest speech in any script; 0 sets no such bound.
         suppress_tokens: Leave out the non-speech tokens that Whisper's
             generation_config names: for a Whisper that was not fine-tuned.
     """
 
     max_tokens: int | None = None
+    maxlenratio: float = 1.0
     suppress_tokens: bool = False
 
 
@@ -40,12 +44,14 @@ class Hypothesis:
         score: Sum of the tokens' log probabilities (nats), the end's included.
         lang: The language it was decoded in.
         posteriors: Probability of each target language; empty when it was given.
+        ended: Whether the end token came before the limit.
     """
 
     tokens: list[int]
     score: float
     lang: str
     posteriors: dict[str, float]
+    ended: bool
 
 
 class Greedy:
@@ -66,11 +72,11 @@ class Greedy:
         options: DecodeOptions | None = None,
     ):
         self.backbone, self.system, self.prompter = backbone, system, prompter
-        options = options or DecodeOptions()
+        self.options = options or DecodeOptions()
         positions = backbone.config.max_target_positions
-        self.max_tokens = options.max_tokens or positions // 2
+        self.max_tokens = self.options.max_tokens or positions // 2
         self.max_tokens = min(self.max_tokens, positions - PROMPT_LENGTH)
-        self._set_banned(options.suppress_tokens)
+        self._set_banned(self.options.suppress_tokens)
 
     def _set_banned(self, suppress_tokens: bool) -> None:
         """Tokens that may never come, and those that may not come first."""
@@ -88,13 +94,18 @@ class Greedy:
 
     @torch.no_grad()
     def __call__(
-        self, encoded: Encoded, langs: Sequence[str] | None = None
+        self,
+        encoded: Encoded,
+        langs: Sequence[str] | None = None,
+        frames: Sequence[int] | None = None,
     ) -> list[Hypothesis]:
         """Decodes a batch.
 
         Args:
             encoded: The encoder's output; its route, if any, is the language.
             langs: The languages if known.
+            frames: Encoder frames of each clip without its padding, for
+                ``maxlenratio``; None sets no such bound.
 
         Returns:
             One hypothesis for each row, in order.
@@ -102,13 +113,19 @@ class Greedy:
         langs, posteriors = self.find_languages(encoded, langs)
         encoded = Encoded(encoded.hidden_BPD, encoded.valid_BP, langs)
         prompts_BU = torch.tensor([self.prompter.prompt(lang) for lang in langs])
-        rows = self._search(encoded, prompts_BU.to(encoded.hidden_BPD.device))
+        limits = self._limits(frames, len(langs))
+        rows = self._search(encoded, prompts_BU.to(encoded.hidden_BPD.device), limits)
         return [
-            Hypothesis(tokens, score, lang, posterior)
-            for (tokens, score), lang, posterior in zip(
-                rows, langs, posteriors, strict=True
-            )
+            Hypothesis(row.tokens, row.score, lang, posterior, row.ended)
+            for row, lang, posterior in zip(rows, langs, posteriors, strict=True)
         ]
+
+    def _limits(self, frames: Sequence[int] | None, rows: int) -> list[int]:
+        """Most tokens of each row, its end token not counted."""
+        ratio = self.options.maxlenratio
+        if frames is None or not ratio:
+            return [self.max_tokens] * rows
+        return [min(self.max_tokens, max(1, int(ratio * count))) for count in frames]
 
     def find_languages(
         self, encoded: Encoded, langs: Sequence[str] | None = None
@@ -156,40 +173,49 @@ class Greedy:
         return self.backbone.logits(y_BUD[:, -1])
 
     def _search(
-        self, encoded: Encoded, prompts_BU: Tensor
-    ) -> list[tuple[list[int], float]]:
-        """Token ids and score of each row; finished rows leave the batch."""
+        self, encoded: Encoded, prompts_BU: Tensor, limits: list[int]
+    ) -> list[_Row]:
+        """Each row's tokens and score; finished rows leave the batch."""
         device = prompts_BU.device
         never_K, not_first_K = self.never.to(device), self.not_first.to(device)
-        results: list[tuple[list[int], float]] = [([], 0.0) for _ in prompts_BU]
-        alive = list(range(len(prompts_BU)))
+        rows = [_Row(limit) for limit in limits]
+        alive = rows
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         ids_BU, start = prompts_BU, 0
-        for step in range(self.max_tokens):
+        while True:
             logits_BK = self._step(encoded, ids_BU, start, cache) + never_K
-            if step == 0:
+            if ids_BU is prompts_BU:
                 logits_BK = logits_BK + not_first_K
             score_B, next_B = logits_BK.float().log_softmax(dim=-1).max(dim=-1)
             start += ids_BU.shape[1]
-            going = self._record(results, alive, next_B.tolist(), score_B.tolist())
+            found = zip(alive, next_B.tolist(), score_B.tolist(), strict=True)
+            going = [
+                k
+                for k, (row, token, score) in enumerate(found)
+                if row.goes_on(token, score, self.prompter.eot)
+            ]
             if not going:
-                break
+                return rows
             if len(going) < len(alive):
                 alive = [alive[k] for k in going]
                 encoded = encoded.rows(going)
                 cache.batch_select_indices(torch.tensor(going, device=device))
             ids_BU = next_B[going][:, None]
-        return results
 
-    def _record(self, results, alive, tokens, scores) -> list[int]:
-        """Notes each living row's token; returns the places of those that go on."""
-        going = []
-        for k, (row, token, score) in enumerate(
-            zip(alive, tokens, scores, strict=True)
-        ):
-            ids, total = results[row]
-            results[row] = (ids, total + score)
-            if token != self.prompter.eot:
-                ids.append(token)
-                going.append(k)
-        return going
+
+@dataclass
+class _Row:
+    """One utterance's tokens so far."""
+
+    limit: int
+    tokens: list[int] = field(default_factory=list)
+    score: float = 0.0
+    ended: bool = False
+
+    def goes_on(self, token: int, score: float, eot: int) -> bool:
+        """Notes the next token; whether another one may follow."""
+        self.score += score
+        self.ended = token == eot
+        if not self.ended:
+            self.tokens.append(token)
+        return not self.ended and len(self.tokens) < self.limit

@@ -1,5 +1,7 @@
 """Cached, batched, folded or compacted: greedy decoding is a naive loop's result."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -90,6 +92,36 @@ def test_transcripts_have_a_longest_length(trio, prompter, mel, langs, asked, mo
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("ratio", "frames", "most"),
+    [
+        (0.5, [2, 9, 20, 99], [1, 4, 10, 16]),
+        (2.0, [1, 2, 3, 99], [2, 4, 6, 16]),
+        (0.1, [1, 2, 3, 99], [1, 1, 1, 9]),
+        (0.0, [1, 2, 3, 99], [16, 16, 16, 16]),
+    ],
+)
+def test_a_loop_lasts_no_longer_than_the_clip_allows(
+    trio, prompter, mel, langs, ratio, frames, most
+):
+    """Each row has its own limit, and only its own."""
+    encoded = encode(trio, Experts(LANGUAGES), *mel, langs)
+    greedy = Greedy(
+        trio, Experts(LANGUAGES), prompter, DecodeOptions(maxlenratio=ratio)
+    )
+    free = Greedy(trio, Experts(LANGUAGES), prompter)(encoded, langs)
+    for row, expected, limit in zip(
+        greedy(encoded, langs, frames), free, most, strict=True
+    ):
+        assert row.tokens == expected.tokens[:limit]
+        assert row.ended == (len(expected.tokens) < limit)
+    greedy.never[prompter.eot] = float("-inf")
+    looping = greedy(encoded, langs, frames)
+    assert [len(row.tokens) for row in looping] == most
+    assert not any(row.ended for row in looping)
+
+
+@torch.no_grad()
 def test_suppressed_tokens_never_come(trio, prompter, mel, langs):
     system = System(LANGUAGES)
     encoded = encode(trio, system, *mel)
@@ -137,11 +169,10 @@ def test_found_language_is_one_of_the_targets(trio, prompter, mel, targets):
     assert [(h.lang, h.posteriors) for h in hypotheses] == list(
         zip(found, posteriors, strict=True)
     )
+    given = Greedy(trio, system, prompter)(encoded, found)
     assert hypotheses == [
-        type(given)(given.tokens, given.score, given.lang, row)
-        for given, row in zip(
-            Greedy(trio, system, prompter)(encoded, found), posteriors, strict=True
-        )
+        replace(hypothesis, posteriors=row)
+        for hypothesis, row in zip(given, posteriors, strict=True)
     ]
 
 
