@@ -46,16 +46,25 @@ def combine(parts: dict[Path, dict[str, Any]], args) -> dict[str, Any]:
     """One description of several experts; paths relative to the output.
 
     Raises:
-        ValueError: The experts are of different backbones.
+        ValueError: The experts are of different backbones, two are of one language,
+            or an input holds something else.
     """
     hashes = {what["backbone"]["sha256"] for what in parts.values()}
     if len(hashes) != 1:
         raise ValueError(f"experts must be of one backbone, but got {sorted(hashes)}")
-    experts = {
-        name: os.path.relpath(folder / path, args.output)
-        for folder, what in parts.items()
-        for name, path in what["experts"].items()
-    }
+    experts: dict[str, str] = {}
+    for folder, what in parts.items():
+        if what["type"] != "experts":
+            raise ValueError(
+                f"{folder} must hold experts of languages, but is a {what['type']}"
+            )
+        for name, path in what["experts"].items():
+            if name in experts:
+                raise ValueError(
+                    f"experts must be of different languages, but {folder} and "
+                    f"{args.output / experts[name]} are both of {name!r}"
+                )
+            experts[name] = os.path.relpath(folder / path, args.output)
     first = next(iter(parts.values()))
     trained = sum(what["trained_params"] for what in parts.values())
     base = first["deployed_params"] - first["trained_params"]

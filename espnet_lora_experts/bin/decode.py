@@ -21,9 +21,9 @@ import torch
 from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
-from espnet_lora_experts.bin.format_data import read_table
 from espnet_lora_experts.inference import Result, Speech2Text
 from espnet_lora_experts.report import decodes
+from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.folder import DESCRIPTION, write_json
@@ -173,9 +173,7 @@ def write_tables(folder: Path, utts: list[str], results: list[Result]) -> None:
         "lang": [result.lang for result in results],
     }
     for name, values in columns.items():
-        rows = zip(utts, values, strict=True)
-        lines = [f"{utt} {value}".rstrip() + "\n" for utt, value in rows]
-        (folder / name).write_text("".join(lines), encoding="utf-8")
+        write_table(folder / name, dict(zip(utts, values, strict=True)))
 
 
 def merge(folder: Path, nj: int) -> None:
@@ -185,9 +183,9 @@ def merge(folder: Path, nj: int) -> None:
     if missing:
         raise FileNotFoundError(f"all jobs must have finished, but {missing} have not")
     for name in TABLES:
-        texts = [(job / "1best_recog" / name).read_text("utf-8") for job in jobs]
-        lines = sorted(line for text in texts for line in text.split("\n") if line)
-        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        parts = [read_table(job / "1best_recog" / name) for job in jobs]
+        rows = sorted(row for part in parts for row in part.items())
+        write_table(folder / name, dict(rows))
     facts = [json.loads((job / "decode.json").read_text()) for job in jobs]
     seconds, audio = (sum(fact[k] for fact in facts) for k in ("s", "audio_s"))
     rtf = seconds / audio if audio else 0.0

@@ -18,6 +18,7 @@ import soundfile
 from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
+from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.features import SAMPLE_RATE
@@ -145,45 +146,19 @@ def apply_policy(text: str, code: str, policy: str) -> str:
     return text.lower() if policy == "lower" else text
 
 
-def read_table(path: Path) -> dict[str, str]:
-    """A Kaldi table, ``key value`` a line.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: A key twice.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} must exist: a data dir needs {path.name}")
-    table: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        if not line.strip():
-            continue
-        key, value = (*line.split(maxsplit=1), "")[:2]
-        if key in table:
-            raise ValueError(f"{path} must have each key once, but has {key!r} twice")
-        table[key] = value.strip()
-    return table
-
-
 def write_tables(target: Path, rows: list[dict]) -> None:
     """Writes the tables of a dump dir, sorted by utterance."""
     if not rows:
         raise ValueError(f"{target} must get utterances, but none is left; see above")
     names = ("wav.scp", "text", "utt2lang", "utt2spk", "utt2num_samples")
     for name in names:
-        _write(target / name, [f"{row['utt']} {row[name]}" for row in rows])
+        write_table(target / name, {row["utt"]: row[name] for row in rows})
     by_speaker: dict[str, list[str]] = {}
     for row in rows:
         by_speaker.setdefault(row["utt2spk"], []).append(row["utt"])
-    lines = [f"{spk} {' '.join(utts)}" for spk, utts in sorted(by_speaker.items())]
-    _write(target / "spk2utt", lines)
-    _write(target / "feats_type", ["raw"])
-
-
-def _write(path: Path, lines: list[str]) -> None:
-    temp = path.with_name(f".{path.name}")
-    temp.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temp.rename(path)
+    spk2utt = {spk: " ".join(utts) for spk, utts in sorted(by_speaker.items())}
+    write_table(target / "spk2utt", spk2utt)
+    write_table(target / "feats_type", {"raw": ""})
 
 
 def _report(reasons: Counter, source: Path, kept: int) -> None:

@@ -67,7 +67,7 @@ def read_weights(text: str | None, experts: list[str]) -> dict[str, float]:
     """Weight of each expert.
 
     Raises:
-        ValueError: An unknown expert, or no expert at all.
+        ValueError: An unknown expert, no expert at all, or a weight that is no number.
 
     Example:
         >>> read_weights(None, ["es", "ru"])
@@ -76,7 +76,10 @@ def read_weights(text: str | None, experts: list[str]) -> dict[str, float]:
         {'ru': 0.25}
     """
     pairs = [pair.partition("=") for pair in (text or "").split()]
-    weights = {name: float(weight) for name, _, weight in pairs}
+    try:
+        weights = {name: float(weight) for name, _, weight in pairs}
+    except ValueError:
+        raise ValueError(f"--weights must be numbers, but got {text!r}") from None
     if not experts or set(weights) - set(experts):
         raise ValueError(f"--weights must be of {experts}, but got {text!r}")
     return weights or dict.fromkeys(experts, 1 / len(experts))

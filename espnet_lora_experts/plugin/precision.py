@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 AUTOCAST = ("auto", "none", "bfloat16", "float16")
@@ -32,6 +34,7 @@ def autocast_type(autocast: str, device: str) -> torch.dtype | None:
     return None if autocast == "none" else getattr(torch, autocast)
 
 
+@cache
 def _has_bfloat16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

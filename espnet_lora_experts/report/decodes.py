@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet_lora_experts.report.kaldi import read_table
 from espnet_lora_experts.whisper.languages import normalize
 
 MODES = ("aware", "agnostic")
@@ -41,23 +42,6 @@ class Decode:
 def modes_of(system: str) -> tuple[str, ...]:
     """Modes that a system has: a single expert needs a language, two passes find it."""
     return _ONLY.get(system, MODES)
-
-
-def read_table(path: Path) -> dict[str, str]:
-    """Read a Kaldi file: key, then a value that may be empty.
-
-    Raises:
-        ValueError: When the file is missing or repeats a key.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} must be a file, but got none")
-    table: dict[str, str] = {}
-    lines = path.read_text(encoding="utf-8").split("\n")  # splitlines splits more
-    for key, *value in (line.split(maxsplit=1) for line in lines if line.strip()):
-        if key in table:
-            raise ValueError(f"keys of {path} must be unique, but got {key} twice")
-        table[key] = "".join(value).strip()
-    return table
 
 
 def read_test_sets(data_root: Path, names: Sequence[str]) -> list[TestSet]:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import soundfile
 
 pytestmark = pytest.mark.integration
 
@@ -71,6 +73,31 @@ def test_rerun_with_skip_done_trains_and_decodes_nothing(recipe):
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(before) > 15
     assert {path: os.stat(path).st_mtime_ns for path in watched} == before
+
+
+def test_python_examples_of_the_readme_run(recipe, tmp_path, monkeypatch, capsys):
+    """With the models of the quick run, and clips under the names used there."""
+    from espnet_lora_experts.whisper import hub
+
+    (tmp_path / "egs2/mini_multilingual").mkdir(parents=True)
+    (tmp_path / "egs2/mini_multilingual/asr1").symlink_to(recipe)
+    rows = (recipe / "dump/raw/test/wav.scp").read_text().splitlines()
+    samples, rate = soundfile.read(recipe / rows[0].split(maxsplit=1)[1])
+    for name in ("clip.ogg", "a.wav", "b.flac"):
+        soundfile.write(tmp_path / name, samples, rate)
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+    assert len(examples) >= 2
+    for example in examples:
+        names: dict = {}
+        name = "openai/whisper-tiny"
+        exec(example.replace(name, str(hub.resolve(name))), names)
+        if "results" in names:
+            assert [result.lang for result in names["results"]] == ["es", "ru"]
+            assert names["result"].text in capsys.readouterr().out
+        if "spanish" in names:
+            assert names["spanish"].active_adapters == ["default"]
 
 
 def test_peft_parity_of_every_trained_expert(recipe):

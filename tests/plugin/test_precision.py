@@ -26,12 +26,16 @@ def test_a_named_type_is_taken(name, dtype, device):
         ("cuda", False, None),
     ],
 )
-def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch, device, has, dtype):
+def test_auto_is_bfloat16_where_the_hardware_has_it(
+    monkeypatch, request, device, has, dtype
+):
     where, name = {
         "cpu": (torch.cpu, "get_capabilities"),
         "cuda": (torch.cuda, "is_bf16_supported"),
     }[device]
     monkeypatch.setattr(where, name, lambda **kwargs: has)
+    precision._has_bfloat16.cache_clear()
+    request.addfinalizer(precision._has_bfloat16.cache_clear)
     assert autocast_type("auto", device) is dtype
 
 
