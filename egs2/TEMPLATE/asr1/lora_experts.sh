@@ -269,6 +269,12 @@ if runs 10 "score"; then
     "${python}" -m espnet_lora_experts.bin.score --expdir "${expdir}" --test_sets "${test_sets}" \
         --data_root "${raw}" --systems "${systems}" --baseline multi --output "${expdir}" \
         --results_md "${results_md}" --about "backbone=${backbone} text_policy=${text_policy}"
+    if command -v sclite >/dev/null; then
+        for dir in "${expdir}"/*/decode_*/*/score_{wer,cer}; do
+            (cd "${dir}" && sclite -r ref.trn trn -h hyp.trn trn -i rm -o all stdout >result.txt)
+        done
+        log "sclite's results: ${expdir}/*/decode_*/*/score_{wer,cer}/result.txt"
+    fi
     log "results: ${results_md}, ${expdir}/results.json"
 fi
 

@@ -16,6 +16,9 @@ if [ -z "${python:-}" ]; then
 fi
 export python
 
+# Where Debian puts sclite.
+[ ! -d /usr/lib/sctk/bin ] || export PATH=${PATH}:/usr/lib/sctk/bin
+
 # How long a waiting thread spins before it sleeps. The default is minutes of computing lost on a
 # shared machine (20 times slower beside one busy process), never spinning costs a third of the speed.
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-4000}
