@@ -14,9 +14,10 @@ import torch
 from espnet_lora_experts.whisper import hub, languages
 from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.decoding import DecodeOptions, Greedy
+from espnet_lora_experts.whisper.decoding import DecodeOptions, Recognizer
 from espnet_lora_experts.whisper.features import FRAME_PAIR, MARGIN, MAX_SAMPLES
 from espnet_lora_experts.whisper.folder import load_system
+from espnet_lora_experts.whisper.precision import autocast_type
 from espnet_lora_experts.whisper.prompt import Prompter
 from espnet_lora_experts.whisper.systems import System, encode
 
@@ -54,6 +55,8 @@ class Speech2Text:
         pad_to_30s: Pad clips to 30 s. A Whisper that was not fine-tuned needs it, a
             system trained at natural length (the default of all recipes) does not.
         batch_seconds: Most seconds of a padded batch.
+        autocast: Type of the matrix products, see
+            :func:`~.whisper.precision.autocast_type`.
         finder: Finds the language for systems that cannot; see :meth:`two_pass`.
         options: How to decode, see :class:`~.whisper.decoding.DecodeOptions`.
     """
@@ -65,13 +68,18 @@ class Speech2Text:
         prompter: Prompter,
         pad_to_30s: bool = False,
         batch_seconds: float = 80.0,
+        autocast: str = "none",
         finder: Speech2Text | None = None,
         **options,
     ):
         self.backbone, self.system, self.prompter = backbone, system.eval(), prompter
         self.pad_to_30s, self.finder = pad_to_30s, finder
-        self.batch_seconds, self.options = batch_seconds, options
-        self.greedy = Greedy(backbone, self.system, prompter, DecodeOptions(**options))
+        self.batch_seconds, self.autocast = batch_seconds, autocast
+        self.options = options
+        autocast_type(autocast, "cpu")
+        self.recognizer = Recognizer(
+            backbone, self.system, prompter, DecodeOptions(**options)
+        )
 
     @classmethod
     def from_pretrained(
@@ -115,6 +123,7 @@ class Speech2Text:
             self.prompter,
             self.pad_to_30s,
             self.batch_seconds,
+            self.autocast,
             self.finder,
             **self.options,
         )
@@ -159,7 +168,8 @@ class Speech2Text:
         with self.backbone.bank.folded(partial(self.system.folding, lang=None)):
             for rows in self._batches(range(len(clips)), clips):
                 encoded = self._encode([clips[i] for i in rows], None)
-                langs, _ = self.greedy.find_languages(encoded)
+                with self._autocast():
+                    langs, _ = self.recognizer.find_languages(encoded)
                 found |= dict(zip(rows, langs, strict=True))
         return [found[i] for i in range(len(clips))]
 
@@ -186,7 +196,8 @@ class Speech2Text:
                     given = None if langs is None else [langs[i] for i in rows]
                     encoded = self._encode([clips[i] for i in rows], given)
                     frames = [-(-len(clips[i]) // FRAME_PAIR) for i in rows]
-                    hypotheses = self.greedy(encoded, given, frames)
+                    with self._autocast():
+                        hypotheses = self.recognizer(encoded, given, frames)
                     for i, hypothesis in zip(rows, hypotheses, strict=True):
                         results[i] = self._result(hypothesis)
                     progress(len(rows))
@@ -224,7 +235,13 @@ class Speech2Text:
         for row, clip in zip(speech, clips, strict=True):
             row[: len(clip)] = torch.from_numpy(clip)
         features = self.backbone.log_mel(speech, lengths, self.pad_to_30s)
-        return encode(self.backbone, self.system, *features, route=langs)
+        with self._autocast():
+            return encode(self.backbone, self.system, *features, route=langs)
+
+    def _autocast(self):
+        device = self.backbone.hf.device.type
+        dtype = autocast_type(self.autocast, device)
+        return torch.autocast(device, dtype, enabled=dtype is not None)
 
     def _result(self, hypothesis) -> Result:
         return Result(

@@ -84,8 +84,8 @@ def test_a_list_is_its_clips_one_by_one(load, clips, name, given):
 @pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("seconds", [0.1, 4, 61, 95])
 def test_batches_hold_as_much_as_fits(load, clips, pad, seconds):
-    recognizer = load("multi", batch_seconds=seconds, pad_to_30s=pad)
-    batches = [*recognizer._batches(range(5), clips)]
+    speech2text = load("multi", batch_seconds=seconds, pad_to_30s=pad)
+    batches = [*speech2text._batches(range(5), clips)]
     assert sorted(i for batch in batches for i in batch) == [0, 1, 2, 3, 4]
     cost = [480_000 if pad else len(clip) + 64 * 160 for clip in clips]
     sizes = [max(cost[i] for i in batch) * len(batch) for batch in batches]
@@ -100,17 +100,17 @@ def test_paths_arrays_and_tensors_are_one(load, clips, tmp_path):
     path = tmp_path / "clip.flac"
     soundfile.write(path, clips[0], 16_000)
     stored, _ = soundfile.read(path, dtype="float32")
-    recognizer = load("multi")
-    expected = [recognizer(stored, "ru")]
+    speech2text = load("multi")
+    expected = [speech2text(stored, "ru")]
     for speech in (
         path,
         str(path),
         torch.from_numpy(stored),
         stored.astype(np.float64),
     ):
-        same([recognizer(speech, "ru")], expected)
-        same(recognizer([speech], "ru"), expected)
-        same(recognizer((speech,), ["ru"]), expected)
+        same([speech2text(speech, "ru")], expected)
+        same(speech2text([speech], "ru"), expected)
+        same(speech2text((speech,), ["ru"]), expected)
 
 
 def test_no_clips_are_no_results(load):
@@ -126,29 +126,29 @@ def test_given_language_is_the_results(load, clips, name):
 
 @pytest.mark.parametrize("name", ["vanilla", "multi", "mole"])
 def test_found_language_is_the_most_probable(load, clips, name):
-    recognizer = load(name)
-    results = recognizer(clips)
+    speech2text = load(name)
+    results = speech2text(clips)
     for result in results:
         assert list(result.posteriors) == LANGS
         assert sum(result.posteriors.values()) == pytest.approx(1)
         assert result.lang == max(result.posteriors, key=result.posteriors.get)
-    assert recognizer.find_languages(clips) == [result.lang for result in results]
+    assert speech2text.find_languages(clips) == [result.lang for result in results]
 
 
 @pytest.mark.parametrize("name", ["multi", "mole"])
 def test_telling_the_found_language_changes_nothing_but_posteriors(load, clips, name):
-    recognizer = load(name)
-    found = recognizer(clips)
-    told = recognizer(clips, [result.lang for result in found])
+    speech2text = load(name)
+    found = speech2text(clips)
+    told = speech2text(clips, [result.lang for result in found])
     assert [(r.text, r.tokens) for r in told] == [(r.text, r.tokens) for r in found]
 
 
 def test_two_pass_runs_the_experts_of_the_finders_languages(load, clips):
     finder = load("vanilla")
     found = finder.find_languages(clips)
-    recognizer = load("mono").two_pass(finder)
-    same(recognizer(clips), load("mono")(clips, found))
-    same(recognizer(clips, GIVEN), load("mono")(clips, GIVEN))  # told: no first pass
+    speech2text = load("mono").two_pass(finder)
+    same(speech2text(clips), load("mono")(clips, found))
+    same(speech2text(clips, GIVEN), load("mono")(clips, GIVEN))  # told: no first pass
 
 
 def test_two_pass_takes_any_finder(load, clips):
@@ -160,15 +160,15 @@ def test_two_pass_takes_any_finder(load, clips):
 @every_system
 def test_folding_the_gates_changes_nothing(load, clips, name):
     """Against the same decoder with every gate computed in every layer."""
-    recognizer = load(name, maxlenratio=0)
+    speech2text = load(name, maxlenratio=0)
     for clip, lang in zip(clips, GIVEN, strict=True):
-        [unfolded] = recognizer.greedy(recognizer._encode([clip], [lang]), [lang])
-        same([recognizer(clip, lang)], [recognizer._result(unfolded)])
+        [unfolded] = speech2text.recognizer(speech2text._encode([clip], [lang]), [lang])
+        same([speech2text(clip, lang)], [speech2text._result(unfolded)])
 
 
 def test_experts_differ_by_language(load, clips):
-    recognizer = load("mono")
-    scores = {recognizer(clips[0], lang).score for lang in LANGS}
+    speech2text = load("mono")
+    scores = {speech2text(clips[0], lang).score for lang in LANGS}
     assert len(scores) == 3
 
 
@@ -198,13 +198,43 @@ def test_decoding_options_arrive(load, clips):
     assert max(len(result.tokens) for result in results) == 2
 
 
+@every_system
+def test_autocast_changes_rounding_only(load, clips, name):
+    """Scores within bfloat16's precision; the features stay in full precision."""
+    plain, cast = (
+        load(name, max_tokens=1),
+        load(name, max_tokens=1, autocast="bfloat16"),
+    )
+    pairs = list(zip(plain(clips, GIVEN), cast(clips, GIVEN), strict=True))
+    alike = [(a, b) for a, b in pairs if a.tokens == b.tokens]
+    assert len(alike) >= len(pairs) - 1
+    for a, b in alike:
+        assert a.score != b.score
+        assert a.score == pytest.approx(b.score, abs=0.05)
+
+
+def test_other_gates_keep_all_options(load):
+    options = {"pad_to_30s": True, "batch_seconds": 7.0, "autocast": "bfloat16"}
+    options |= {"finder": load("vanilla"), "beam_size": 3, "maxlenratio": 0.5}
+    mono = load("mono", **options)
+    other = mono.with_system(Single(LANGS, "es"))
+    state = vars(other) | vars(other.recognizer.options)
+    assert {name: state[name] for name in options} == options
+    assert other.system.expert == "es" and other.backbone is mono.backbone
+
+
+def test_unknown_autocast_is_an_error(load):
+    with pytest.raises(ValueError, match="autocast must be of .* 'half'"):
+        load("multi", autocast="half")
+
+
 def test_transcripts_are_bounded_by_each_clips_own_length(load, clips):
     """Padding does not count: ``vanilla`` is padded to 30 s, a batch to its longest."""
     frames = [-(-len(clip) // 320) for clip in clips]
     for name in ("vanilla", "multi"):
-        recognizer = load(name, maxlenratio=0.1)
-        recognizer.greedy.never[recognizer.prompter.eot] = float("-inf")
-        results = recognizer(clips, GIVEN)
+        speech2text = load(name, maxlenratio=0.1)
+        speech2text.recognizer.never_K[speech2text.prompter.eot] = float("-inf")
+        results = speech2text(clips, GIVEN)
         most = [min(max(1, count // 10), 224) for count in frames]
         assert [len(result.tokens) for result in results] == most
         assert not any(result.ended for result in results)

@@ -13,7 +13,7 @@ from pathlib import Path
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper import hub, languages
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.folder import DESCRIPTION, write_json
+from espnet_lora_experts.whisper.description import DESCRIPTION, write_json
 from espnet_lora_experts.whisper.prompt import Prompter
 
 

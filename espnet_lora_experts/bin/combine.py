@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_lora_experts.bin import cli
-from espnet_lora_experts.whisper.folder import (
+from espnet_lora_experts.whisper.description import (
     DESCRIPTION,
     read_description,
     write_json,

@@ -26,7 +26,8 @@ from espnet_lora_experts.report import decodes
 from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.folder import DESCRIPTION, write_json
+from espnet_lora_experts.whisper.description import DESCRIPTION, write_json
+from espnet_lora_experts.whisper.precision import AUTOCAST
 from espnet_lora_experts.whisper.systems import Single
 
 TABLES = ("text", "token", "score", "lang")
@@ -47,6 +48,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--langs", required=True, help="languages that may be found")
     parser.add_argument("--backbone", default="openai/whisper-tiny")
     parser.add_argument("--batch_seconds", type=float, default=160.0)
+    parser.add_argument("--autocast", default="none", choices=AUTOCAST)
+    parser.add_argument("--beam_size", type=int, default=1, help="1: greedy")
+    parser.add_argument(
+        "--length_penalty", type=float, default=1.0, help="exponent; for beams"
+    )
     parser.add_argument("--max_tokens", type=int, help="of a transcript; default: 224")
     parser.add_argument(
         "--maxlenratio", type=float, default=1.0, help="most tokens per 20 ms of speech"
@@ -124,7 +130,8 @@ def decode_all(work, args) -> None:
 
 def load(system: str, backbone: Backbone, args) -> Speech2Text:
     """A system by its name."""
-    names = ("batch_seconds", "max_tokens", "maxlenratio")
+    names = ("autocast", "batch_seconds", "beam_size", "length_penalty")
+    names += ("max_tokens", "maxlenratio")
     kwargs = {name: getattr(args, name) for name in names}
     vanilla = Speech2Text.vanilla(backbone, args.langs.split(), **kwargs)
     if system == "vanilla":

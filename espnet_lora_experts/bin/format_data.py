@@ -20,8 +20,7 @@ from tqdm import tqdm
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper import languages
-from espnet_lora_experts.whisper.audio import read_audio
-from espnet_lora_experts.whisper.features import SAMPLE_RATE
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
 
 TEXT_POLICIES = ("raw", "lower", "normalized")
 

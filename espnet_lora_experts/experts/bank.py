@@ -14,6 +14,7 @@ from torch import nn
 
 from espnet_lora_experts.experts.gate import Gate
 from espnet_lora_experts.experts.layer import ExpertLinear, Switch, adapter_name
+from espnet_lora_experts.experts.product import forget_cast
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 """Matrices with experts by default: the set that gives the paper's parameter counts."""
@@ -180,15 +181,21 @@ class ExpertBank:
             for key, layer in layers.items():
                 delta_OD = layer.delta_OD(gate_of(key))
                 if key not in self.switch.folded and delta_OD is not None:
-                    weight = cast(nn.Parameter, layer.get_base_layer().weight)
-                    kept[key] = weight.data
-                    weight.data = kept[key] + delta_OD
+                    kept[key] = _replace_weight(layer, layer.weight.data + delta_OD)
                     self.switch.folded.add(key)
             yield
         finally:
             for key, weight_OD in kept.items():
-                cast(nn.Parameter, layers[key].get_base_layer().weight).data = weight_OD
+                _replace_weight(layers[key], weight_OD)
                 self.switch.folded.discard(key)
+
+
+def _replace_weight(layer: ExpertLinear, weight_OD: torch.Tensor) -> torch.Tensor:
+    """Puts another weight into a layer's base; returns the one that was there."""
+    base = cast(nn.Linear, layer.get_base_layer())
+    before, base.weight.data = base.weight.data, weight_OD
+    forget_cast(base)
+    return before
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from espnet_lora_experts.experts.fusion import concatenate, mean_factors, truncated_svd
 from espnet_lora_experts.experts.gate import Factors
@@ -55,20 +57,40 @@ def js_divergence(teacher_PK: Tensor, student_PK: Tensor) -> Tensor:
     """Jensen-Shannon divergence in nats between the softmaxes of two sets of logits.
 
     Args:
-        teacher_PK: Logits, (P, K) for P positions.
+        teacher_PK: Logits, (P, K) for P positions; they get no gradient.
         student_PK: Logits, (P, K).
 
     Returns:
-        Divergence at each position, (P,), within [0, log 2].
+        Divergence at each position, (P,), within [0, log 2]; exactly 0 where both are
+        the same bits.
     """
-    log_t_PK = F.log_softmax(teacher_PK.float(), dim=-1)
-    log_s_PK = F.log_softmax(student_PK.float(), dim=-1)
-    # log of mean over t, and over s: exactly 0 where t = s, exact where they are far
-    log_m_over_t_PK = F.softplus(log_s_PK - log_t_PK) - math.log(2)
-    log_m_over_s_PK = F.softplus(log_t_PK - log_s_PK) - math.log(2)
-    t_P = (log_t_PK.exp() * log_m_over_t_PK).sum(dim=-1)
-    s_P = (log_s_PK.exp() * log_m_over_s_PK).sum(dim=-1)
-    return -(t_P + s_P) / 2
+    return _JSDivergence.apply(teacher_PK.detach(), student_PK)
+
+
+class _JSDivergence(torch.autograd.Function):
+    """With its gradient in closed form: ``s (log(s/m) - sum s log(s/m)) / 2``."""
+
+    @staticmethod
+    def forward(ctx, teacher_PK, student_PK):
+        log_t_PK = F.log_softmax(teacher_PK.float(), dim=-1)
+        log_s_PK = F.log_softmax(student_PK.float(), dim=-1)
+        difference_PK = log_s_PK - log_t_PK
+        # log of mean over t, over s: exactly 0 where t = s, exact where they are far
+        log_m_over_t_PK = F.softplus(difference_PK).sub_(math.log(2))
+        log_m_over_s_PK = F.softplus(difference_PK.neg_()).sub_(math.log(2))
+        t_P = log_m_over_t_PK.mul_(log_t_PK.exp_()).sum(dim=-1)
+        s_PK = log_s_PK.exp_()
+        s_P = (s_PK * log_m_over_s_PK).sum(dim=-1)
+        if ctx.needs_input_grad[1]:
+            gradient_PK = s_PK.mul_(s_P[:, None] - log_m_over_s_PK).div_(2)
+            ctx.save_for_backward(gradient_PK.to(student_PK.dtype))
+        return (t_P + s_P) / -2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_P):
+        (gradient_PK,) = ctx.saved_tensors
+        return None, gradient_PK * grad_P[:, None].to(gradient_PK.dtype)
 
 
 def student_factors(

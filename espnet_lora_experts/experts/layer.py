@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from peft.tuners import lora
-from torch import Tensor
+from torch import Tensor, nn
 
-from espnet_lora_experts.experts.gate import EVERY_ROW, Factors, Gate, Term
+from espnet_lora_experts.experts.gate import Factors, Gate, Term
+from espnet_lora_experts.experts.product import as_index, cast_once, gated_linear
 
 
 @dataclass
@@ -67,11 +69,11 @@ class ExpertLinear(lora.Linear):
         """The change of weight that a gate over all rows means, (O, D), or None.
 
         Raises:
-            ValueError: A term is for some rows only, so that no one weight exists.
+            ValueError: A term treats rows differently, so that no one weight exists.
         """
         delta_OD = None
         for term in gate:
-            if term.rows != EVERY_ROW or term.weight_B is not None:
+            if term.which is not None or term.weight is not None:
                 raise ValueError(
                     f"a gate must treat all rows alike to be folded, but got {term}"
                 )
@@ -93,24 +95,28 @@ class ExpertLinear(lora.Linear):
         gate = self.switch.gate
         if gate is None:
             return super().forward(x, *args, **kwargs)
-        y = self.base_layer(x)
-        if self.key in self.switch.folded:
-            return y
-        if gate and gate[0].rows != EVERY_ROW:  # one_hot: the runs tile the batch
-            return y + torch.cat([self._delta(term, x, y) for term in gate])
-        for term in gate:
-            y = y + self._delta(term, x, y)
+        W_OD, bias_O = cast_once(cast(nn.Linear, self.get_base_layer()), x)
+        terms = () if self.key in self.switch.folded else gate
+        held = [(t, pair) for t in terms if (pair := t.factors(self)) is not None]
+        if held and held[0][0].weight is None:
+            term, pair = held.pop(0)
+            y = gated_linear(x, W_OD, bias_O, *pair, term.which)
+        else:
+            y = F.linear(x.to(W_OD.dtype), W_OD, bias_O)
+        for term, pair in held:
+            y = y + self._delta(term, pair, x)
         return y
 
-    def _delta(self, term: Term, x: Tensor, y: Tensor) -> Tensor:
-        pair = term.factors(self)
-        if pair is None:
-            return torch.zeros_like(y[term.rows])
-        A_RD, B_OR = pair
-        delta = (x[term.rows] @ A_RD.T) @ B_OR.T
-        if term.weight_B is None:
-            return delta
-        return delta * term.weight_B.view(-1, *[1] * (delta.dim() - 1)).to(delta.dtype)
+    def _delta(self, term: Term, pair: Factors, x: Tensor) -> Tensor:
+        """What a term adds, by itself."""
+        A, B = pair
+        if term.which is not None:
+            which_B = as_index(term.which, x.device)
+            A, B = A[which_B], B[which_B]
+        h_BNR = x.reshape(len(x), -1, x.shape[-1]) @ A.mT
+        if term.weight is not None:
+            h_BNR = h_BNR * term.weight(self)[:, None].to(h_BNR.dtype)
+        return (h_BNR @ B.mT).view(*x.shape[:-1], -1)
 
 
 def adapter_name(name: str) -> str:

@@ -18,12 +18,12 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
 from espnet_lora_experts.experts.bank import count_parameters
-from espnet_lora_experts.experts.distill import sequence_mean
+from espnet_lora_experts.experts.distill import js_divergence, sequence_mean
 from espnet_lora_experts.plugin import checkpoint
-from espnet_lora_experts.plugin.precision import autocast_type
 from espnet_lora_experts.plugin.preprocessor import decode_languages
 from espnet_lora_experts.whisper import languages as table
 from espnet_lora_experts.whisper.folder import save_system
+from espnet_lora_experts.whisper.precision import autocast_type
 from espnet_lora_experts.whisper.prompt import EOT, PROMPT_LENGTH, SOT
 from espnet_lora_experts.whisper.systems import System, decode, encode
 
@@ -33,7 +33,7 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as the models need it, rows sorted by language.
+    """A batch as the models need it.
 
     Attributes:
         mel_BTM: Log-mel features.
@@ -140,7 +140,7 @@ class WhisperModel(ESPnetASRModel):
         return force_gatherable((terms["loss"].mean(), stats, weight), speech.device)
 
     def batch(self, speech, speech_lengths, text, text_lengths, lang) -> Batch:
-        """Features and shifted text of a batch, rows sorted by language."""
+        """Features and shifted text of a batch."""
         langs = decode_languages(lang)
         unknown = sorted(set(langs) - set(self.languages))
         if unknown:
@@ -148,14 +148,13 @@ class WhisperModel(ESPnetASRModel):
                 f"languages must be of {self.languages}, but the batch has {unknown}; "
                 "give them in --langs or take these utterances out"
             )
-        order = sorted(range(len(langs)), key=langs.__getitem__)
         pad = self.training and float(torch.rand(())) < self.pad_to_30s_prob
         with torch.no_grad():
-            mel_BTM, frames_B = self.frontend(speech[order], speech_lengths[order], pad)
+            mel_BTM, frames_B = self.frontend(speech, speech_lengths, pad)
             if self.specaug is not None and self.training:
                 mel_BTM, frames_B = self.specaug(mel_BTM, frames_B)
-        shifted = self._shift(text[order, : text_lengths.max()], text_lengths[order])
-        return Batch(mel_BTM, frames_B, *shifted, [langs[i] for i in order])
+        shifted = self._shift(text[:, : text_lengths.max()], text_lengths)
+        return Batch(mel_BTM, frames_B, *shifted, langs)
 
     def _shift(
         self, text_BU: Tensor, lengths_B: Tensor
@@ -178,22 +177,45 @@ class WhisperModel(ESPnetASRModel):
         y_BUD = decode(self.backbone, self.system, encoded, batch.ids_BU)
         return self.token_terms(y_BUD, batch)
 
-    def token_terms(self, y_BUD: Tensor, batch: Batch) -> Terms:
-        """Cross-entropy and accuracies from the last decoder layer's output."""
+    def token_terms(
+        self, y_BUD: Tensor, batch: Batch, teacher_BUD: Tensor | None = None
+    ) -> Terms:
+        """Cross-entropy and accuracies from the last decoder layer's output.
+
+        Args:
+            y_BUD: That output.
+            batch: With the targets.
+            teacher_BUD: A teacher's, for its divergence ``loss_js`` as well.
+        """
         counted_BU = self.counted(batch)
-        logits_QK = self.backbone.logits(y_BUD[counted_BU]).float()
         targets_Q = batch.targets_BU[counted_BU]
-        loss_Q = F.cross_entropy(
-            logits_QK, targets_Q, reduction="none", label_smoothing=self.lsm_weight
-        )
-        hit_Q = (logits_QK.argmax(dim=-1) == targets_Q).float()
+        teacher_QD = None if teacher_BUD is None else teacher_BUD[counted_BU]
+
+        def losses(scores_CK: Tensor, at: slice) -> tuple[Tensor, ...]:
+            loss_C = F.cross_entropy(
+                scores_CK.float(),
+                targets_Q[at],
+                reduction="none",
+                label_smoothing=self.lsm_weight,
+            )
+            hit_C = (scores_CK.argmax(dim=-1) == targets_Q[at]).float()
+            if teacher_QD is None:
+                return loss_C, hit_C
+            with torch.no_grad():
+                teacher_CK = self.backbone.logits(teacher_QD[at])
+            return loss_C, hit_C, js_divergence(teacher_CK, scores_CK)
+
+        y_QD = y_BUD[counted_BU]
+        loss_Q, hit_Q, *js = self.backbone.over_vocabulary(y_QD, losses)
+        text_BU = batch.text_BU
         terms = {
             "loss_asr": sequence_mean(spread(loss_Q, counted_BU), counted_BU),
-            "acc": sequence_mean(spread(hit_Q, counted_BU), batch.text_BU),
+            "acc": sequence_mean(spread(hit_Q, counted_BU), text_BU),
         }
+        if js:
+            terms["loss_js"] = sequence_mean(spread(js[0], counted_BU), text_BU)
         if self.language_loss:
-            first_Q = counted_BU.nonzero()[:, 1] == 0
-            terms["acc_lid"] = self._language_hits(logits_QK[first_Q], batch.langs)
+            terms["acc_lid"] = self._language_hits(y_BUD[:, 0], batch.langs)
         return terms
 
     def counted(self, batch: Batch) -> Tensor:
@@ -202,14 +224,14 @@ class WhisperModel(ESPnetASRModel):
         counted_BU[:, 0] = self.language_loss
         return counted_BU
 
-    def _language_hits(self, logits_BK: Tensor, langs: Sequence[str]) -> Tensor:
+    @torch.no_grad()
+    def _language_hits(self, y_BD: Tensor, langs: Sequence[str]) -> Tensor:
         """1 where the best target-language token is the row's own, (B,)."""
         targets = sorted({table.token_id(code, self.vocab) for code in self.languages})
-        best_B = torch.tensor(targets, device=logits_BK.device)[
-            logits_BK[:, targets].argmax(dim=-1)
-        ]
+        best = self.backbone.logits(y_BD, targets).argmax(dim=-1).tolist()
         own = [table.token_id(code, self.vocab) for code in langs]
-        return (best_B == best_B.new_tensor(own)).float()
+        hits = [targets[i] == x for i, x in zip(best, own, strict=True)]
+        return torch.tensor(hits, dtype=torch.float32, device=y_BD.device)
 
     def _statistics(self, terms: Terms, langs: Sequence[str]) -> dict[str, Tensor]:
         stats = {name: value_B.detach().mean() for name, value_B in terms.items()}

@@ -11,13 +11,11 @@ from torch import Tensor
 from espnet_lora_experts.experts.bank import TARGETS, lora_config
 from espnet_lora_experts.experts.distill import (
     cosine_loss_B,
-    js_divergence,
-    sequence_mean,
     student_factors,
 )
 from espnet_lora_experts.experts.layer import ExpertLinear
 from espnet_lora_experts.experts.store import load_expert
-from espnet_lora_experts.plugin.base import Batch, Terms, WhisperModel, spread
+from espnet_lora_experts.plugin.base import Batch, Terms, WhisperModel
 from espnet_lora_experts.whisper.systems import (
     Experts,
     MoLE,
@@ -200,15 +198,14 @@ class LoraDistillModel(WhisperModel):
 
     def terms(self, batch: Batch) -> Terms:
         y_BUD, teacher_BUD, layer_terms = self._lockstep(batch)
-        terms = self.token_terms(y_BUD, batch)
-        js_B = self._divergence(teacher_BUD, y_BUD, batch)
+        terms = self.token_terms(y_BUD, batch, teacher_BUD)
+        js_B = terms["loss_js"]
         if self.logits_only:
             kd_B = js_B
         else:
             kd_B = (sum(layer_terms.values()) + js_B) / (len(layer_terms) + 1)
         loss_B = terms["loss_asr"] + self.alpha * kd_B
-        kd = {"loss_kd": kd_B, "loss_js": js_B, **layer_terms}
-        return {"loss": loss_B, **terms, **kd}
+        return {"loss": loss_B, **terms, "loss_kd": kd_B, **layer_terms}
 
     def _lockstep(self, batch: Batch) -> tuple[Tensor, Tensor, Terms]:
         """Teacher and student layer by layer; last outputs and the cosine terms."""
@@ -257,13 +254,6 @@ class LoraDistillModel(WhisperModel):
 
     def _interpolates(self) -> bool:
         return self.training and float(torch.rand(())) < self.interpolation_prob
-
-    def _divergence(self, teacher_BUD, student_BUD, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            teacher_QK = self.backbone.logits(teacher_BUD[batch.text_BU])
-        student_QK = self.backbone.logits(student_BUD[batch.text_BU])
-        js_Q = js_divergence(teacher_QK, student_QK)
-        return sequence_mean(spread(js_Q, batch.text_BU), batch.text_BU)
 
 
 def load_experts(model: WhisperModel, experts: Mapping[str, str]) -> None:

@@ -6,13 +6,17 @@ backbone, the decoder is the last to take it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from espnet.nets.scorer_interface import BatchScorerInterface
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from torch import Tensor
 
 from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.stepper import Stepper
 from espnet_lora_experts.whisper.systems import Encoded, System, decode, encode
 
 _waiting: dict[str, Backbone] = {}
@@ -66,8 +70,13 @@ class LoraExpertEncoder(AbsEncoder):
         return encoded.hidden_BPD, encoded.valid_BP.sum(dim=1), None
 
 
-class LoraExpertDecoder(AbsDecoder):
-    """Whisper's decoder under a system's gates.
+class LoraExpertDecoder(AbsDecoder, BatchScorerInterface):
+    """Whisper's decoder under a system's gates; for ESPnet's beam search, a scorer.
+
+    As a scorer it computes each token once. The states of :meth:`score` are a
+    hypothesis' own keys and values; those of :meth:`batch_score` are its place among
+    the keys and values of all hypotheses, and must be used for the next token only, as
+    ESPnet's searches do.
 
     Args:
         vocab_size: Size of the vocabulary.
@@ -92,3 +101,69 @@ class LoraExpertDecoder(AbsDecoder):
         encoded = Encoded(hs_pad, valid_BP, None)
         y_BUD = decode(self.backbone, self.system, encoded, ys_in_pad)
         return self.backbone.logits(y_BUD), ys_in_lens
+
+    @torch.no_grad()
+    def score(self, ys: Tensor, state: Stepper | None, x: Tensor):
+        """ESPnet's contract for one hypothesis.
+
+        Args:
+            ys: Its tokens, (U,).
+            state: What was returned for the tokens before the last, or None.
+            x: Encoder states of the utterance, (P, D).
+
+        Returns:
+            Log probabilities of the next token, (K,), and the new state.
+        """
+        if state is None:
+            state = self._stepper(x)
+            return state.prompt(ys[None])[0].log_softmax(dim=-1), state
+        if self._is_full(state):
+            return self._end(ys[None])[0], state
+        state = state.fork()
+        return state.step(ys[None, -1:])[0, 0].log_softmax(dim=-1), state
+
+    @torch.no_grad()
+    def batch_score(self, ys: Tensor, states: list[Any], xs: Tensor):
+        """ESPnet's contract for all hypotheses of one utterance.
+
+        Args:
+            ys: Their tokens, (Q, U).
+            states: Q of what was returned for the tokens before the last, or of None.
+            xs: Encoder states, the same utterance's in every row, (Q, P, D).
+
+        Returns:
+            Log probabilities of the next token, (Q, K), and the Q new states.
+        """
+        if states[0] is None:
+            stepper = self._stepper(xs[0])
+            logits_QK = stepper.prompt(ys[:1]).expand(len(ys), -1)
+        else:
+            stepper, _, length = states[0]
+            if length != stepper.length:
+                raise ValueError(
+                    f"states must be of the last token ({stepper.length}), but got "
+                    f"those of token {length}; a search that goes back needs score()"
+                )
+            if self._is_full(stepper):
+                return self._end(ys), states
+            stepper.widen(len(ys))
+            places = [place for _, place, _ in states]
+            parents = places + [0] * (stepper.beam - len(places))
+            stepper.follow(torch.tensor([parents], device=ys.device))
+            logits_QK = stepper.step(ys[None, :, -1])[0]
+        new = [(stepper, q, stepper.length) for q in range(len(ys))]
+        return logits_QK.log_softmax(dim=-1), new
+
+    def _is_full(self, stepper: Stepper) -> bool:
+        return stepper.length >= self.backbone.config.max_target_positions
+
+    def _end(self, ys: Tensor) -> Tensor:
+        """What comes when there are no more positions: the end, for certain, (Q, K)."""
+        size = self.backbone.config.vocab_size
+        log_p_QK = torch.full((len(ys), size), float("-inf"), device=ys.device)
+        log_p_QK[:, self.backbone.config.eos_token_id] = 0.0
+        return log_p_QK
+
+    def _stepper(self, x_PD: Tensor) -> Stepper:
+        valid_BP = torch.ones(1, len(x_PD), dtype=torch.bool, device=x_PD.device)
+        return Stepper(self.backbone, self.system, Encoded(x_PD[None], valid_BP, None))

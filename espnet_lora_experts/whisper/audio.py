@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 from librosa import resample, to_mono
 
-from espnet_lora_experts.whisper.features import SAMPLE_RATE
+SAMPLE_RATE = 16_000
 
 
 def read_audio(path: str | os.PathLike) -> np.ndarray:

@@ -9,17 +9,20 @@ U text positions, D width, K vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import WhisperForConditionalGeneration
-from transformers.cache_utils import EncoderDecoderCache
 
 from espnet_lora_experts.experts.bank import ExpertBank
 from espnet_lora_experts.experts.gate import Gate
+from espnet_lora_experts.experts.product import cast_once
 from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.features import LogMel
+from espnet_lora_experts.whisper.vocabulary import Losses, over_vocabulary
 
 
 class Backbone(nn.Module):
@@ -134,16 +137,37 @@ class Backbone(nn.Module):
         encoded_BPD: Tensor,
         valid_BP: Tensor,
         gate: Gate,
-        cache: EncoderDecoderCache | None = None,
     ) -> Tensor:
-        """Decoder layer ``i`` under a gate, causal, with a cache or not, (B, U, D)."""
+        """Decoder layer ``i`` under a gate, causal, (B, U, D)."""
         layer = self.hf.model.decoder.layers[i]
         mask = _mask(valid_BP)
-        return self._run(layer, gate, y_BUD, None, encoded_BPD, mask, cache)
+        return self._run(layer, gate, y_BUD, None, encoded_BPD, mask)
 
-    def logits(self, y_ND: Tensor) -> Tensor:
-        """Scores of all tokens from the last decoder layer's output, (N, K)."""
-        return self.hf.proj_out(self.hf.model.decoder.layer_norm(y_ND))
+    def logits(self, y_ND: Tensor, ids: Sequence[int] | None = None) -> Tensor:
+        """Scores of all tokens, or of some, from the last decoder layer's output.
+
+        Args:
+            y_ND: That output.
+            ids: Ids of the tokens; None: all.
+
+        Returns:
+            Scores, (N, K).
+        """
+        states_ND = self.hf.model.decoder.layer_norm(y_ND)
+        W_KD, _ = cast_once(self.hf.proj_out, states_ND)
+        W_KD = W_KD if ids is None else W_KD[list(ids)]
+        return F.linear(states_ND.to(W_KD.dtype), W_KD)
+
+    def over_vocabulary(self, y_ND: Tensor, losses: Losses) -> tuple[Tensor, ...]:
+        """Losses of the scores of all tokens; see :func:`~.vocabulary.over_vocabulary`.
+
+        Args:
+            y_ND: The last decoder layer's output at N positions.
+            losses: Takes scores (C, K) and which positions to values (C,).
+        """
+        states_ND = self.hf.model.decoder.layer_norm(y_ND)
+        W_KD, _ = cast_once(self.hf.proj_out, states_ND)
+        return over_vocabulary(states_ND, W_KD, losses)
 
     def _run(self, layer: nn.Module, gate: Gate, *args) -> Tensor:
         def under_gate(*inputs):

@@ -1,4 +1,4 @@
-"""Greedy decoding, batched and cached, under a system's gates.
+"""Decoding a batch under a system's gates: the language, then the words.
 
 Names of dimensions: B batch, P encoder positions, D width, K vocabulary, L languages.
 """
@@ -6,14 +6,15 @@ Names of dimensions: B batch, P encoder positions, D width, K vocabulary, L lang
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.prompt import PROMPT_LENGTH, Prompter
+from espnet_lora_experts.whisper.search import search
+from espnet_lora_experts.whisper.stepper import Stepper
 from espnet_lora_experts.whisper.systems import Encoded, System
 
 
@@ -22,6 +23,9 @@ class DecodeOptions:
     """How to decode.
 
     Attributes:
+        beam_size: Hypotheses kept for each utterance; 1 is greedy search.
+        length_penalty: Hypotheses that ended are ranked by their score divided by
+            their length to this power; matters with beams only.
         max_tokens: Most tokens of a transcript; None is half the decoder's positions.
         maxlenratio: Most tokens for each encoder frame of the clip (20 ms), ESPnet's
             option: it bounds what a decoder that loops can add. 1 (50 tokens a
@@ -30,9 +34,17 @@ class DecodeOptions:
             generation_config names: for a Whisper that was not fine-tuned.
     """
 
+    beam_size: int = 1
+    length_penalty: float = 1.0
     max_tokens: int | None = None
     maxlenratio: float = 1.0
     suppress_tokens: bool = False
+
+    def __post_init__(self):
+        for name, least in (("beam_size", 1), ("max_tokens", 1), ("maxlenratio", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more, but got {value}")
 
 
 @dataclass(frozen=True)
@@ -54,8 +66,8 @@ class Hypothesis:
     ended: bool
 
 
-class Greedy:
-    """Greedy decoder of one system.
+class Recognizer:
+    """Finds languages and words with one system.
 
     Args:
         backbone: The frozen Whisper.
@@ -84,8 +96,8 @@ class Greedy:
         named = getattr(generation, "suppress_tokens", None) or []
         first = getattr(generation, "begin_suppress_tokens", None) or []
         specials = range(self.prompter.eot + 1, self.backbone.config.vocab_size)
-        self.never = self._bias([*specials, *(named if suppress_tokens else [])])
-        self.not_first = self._bias(first if suppress_tokens else [])
+        self.never_K = self._bias([*specials, *(named if suppress_tokens else [])])
+        self.not_first_K = self._bias(first if suppress_tokens else [])
 
     def _bias(self, ids: Sequence[int]) -> Tensor:
         bias_K = torch.zeros(self.backbone.config.vocab_size)
@@ -110,14 +122,21 @@ class Greedy:
         Returns:
             One hypothesis for each row, in order.
         """
-        langs, posteriors = self.find_languages(encoded, langs)
-        encoded = Encoded(encoded.hidden_BPD, encoded.valid_BP, langs)
-        prompts_BU = torch.tensor([self.prompter.prompt(lang) for lang in langs])
-        limits = self._limits(frames, len(langs))
-        rows = self._search(encoded, prompts_BU.to(encoded.hidden_BPD.device), limits)
+        found, posteriors, prompted = self._languages(encoded, langs)
+        stepper = prompted or self._stepper(encoded, found)
+        prompts_BT = torch.tensor([self.prompter.prompt(lang) for lang in found])
+        prompts_BT = prompts_BT[:, stepper.length :].to(encoded.hidden_BPD.device)
+        paths = search(
+            stepper,
+            stepper.prompt(prompts_BT) + self.not_first_K.to(prompts_BT.device),
+            self._limits(frames, len(found)),
+            self.prompter.eot,
+            self.never_K.to(prompts_BT.device),
+            self.options.length_penalty,
+        )
         return [
-            Hypothesis(row.tokens, row.score, lang, posterior, row.ended)
-            for row, lang, posterior in zip(rows, langs, posteriors, strict=True)
+            Hypothesis([*path.tokens], path.score, lang, posterior, path.ended)
+            for path, lang, posterior in zip(paths, found, posteriors, strict=True)
         ]
 
     def _limits(self, frames: Sequence[int] | None, rows: int) -> list[int]:
@@ -138,84 +157,34 @@ class Greedy:
             Languages, and the posteriors of the system's languages for each row (empty
             where the language was given).
         """
-        targets, logits_BL = self.system.languages, encoded.lid_logits_BN
+        found, posteriors, _ = self._languages(encoded, langs)
+        return found, posteriors
+
+    def _languages(
+        self, encoded: Encoded, langs: Sequence[str] | None
+    ) -> tuple[list[str], list[dict[str, float]], Stepper | None]:
+        """Languages, posteriors, and a stepper if one had to read the first token."""
+        targets, logits_BL, stepper = self.system.languages, encoded.lid_logits_BN, None
         if langs is None and logits_BL is None:
             langs = encoded.route
         if langs is not None:
-            return list(langs), [{}] * len(langs)
+            return list(langs), [{}] * len(langs), None
         if logits_BL is None:
-            logits_BL = self._language_token_logits(encoded, targets)
+            stepper = self._stepper(encoded, encoded.route)
+            sot_B1 = torch.full((len(encoded.valid_BP), 1), self.prompter.sot)
+            logits_BK = stepper.prompt(sot_B1.to(encoded.hidden_BPD.device))
+            logits_BL = logits_BK[:, [self.prompter.language(x) for x in targets]]
         posterior_BL = logits_BL.float().softmax(dim=1)
         best = [targets[i] for i in posterior_BL.argmax(dim=1).tolist()]
-        found = list(encoded.route or best)  # a MoLE's encoder may have been told
         rows = [dict(zip(targets, row, strict=True)) for row in posterior_BL.tolist()]
-        return found, rows
+        found = list(encoded.route or best)  # a MoLE's encoder may have been told
+        return found, rows, stepper
 
-    def _language_token_logits(self, encoded: Encoded, targets: list[str]) -> Tensor:
-        if self.system.routed:
+    def _stepper(self, encoded: Encoded, route: Sequence[str] | None) -> Stepper:
+        if self.system.routed and route is None:
             raise ValueError(
                 "this system needs the language of every utterance, but got none: give "
                 "lang, or find it first with another system (two_pass)"
             )
-        batch = encoded.hidden_BPD.shape[0]
-        sot_B1 = torch.full((batch, 1), self.prompter.sot)
-        logits_BK = self._step(encoded, sot_B1.to(encoded.hidden_BPD.device), 0, None)
-        return logits_BK[:, [self.prompter.language(lang) for lang in targets]]
-
-    def _step(self, encoded: Encoded, ids_BU: Tensor, start: int, cache) -> Tensor:
-        """Scores of the next token after ``ids_BU``, (B, K)."""
-        y_BUD = self.backbone.embed_tokens(ids_BU, start)
-        gate = self.system.decoder_gate(encoded.route)
-        for i in range(self.backbone.decoder_layers):
-            y_BUD = self.backbone.decode_layer(
-                i, y_BUD, encoded.hidden_BPD, encoded.valid_BP, gate, cache
-            )
-        return self.backbone.logits(y_BUD[:, -1])
-
-    def _search(
-        self, encoded: Encoded, prompts_BU: Tensor, limits: list[int]
-    ) -> list[_Row]:
-        """Each row's tokens and score; finished rows leave the batch."""
-        device = prompts_BU.device
-        never_K, not_first_K = self.never.to(device), self.not_first.to(device)
-        rows = [_Row(limit) for limit in limits]
-        alive = rows
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        ids_BU, start = prompts_BU, 0
-        while True:
-            logits_BK = self._step(encoded, ids_BU, start, cache) + never_K
-            if ids_BU is prompts_BU:
-                logits_BK = logits_BK + not_first_K
-            score_B, next_B = logits_BK.float().log_softmax(dim=-1).max(dim=-1)
-            start += ids_BU.shape[1]
-            found = zip(alive, next_B.tolist(), score_B.tolist(), strict=True)
-            going = [
-                k
-                for k, (row, token, score) in enumerate(found)
-                if row.goes_on(token, score, self.prompter.eot)
-            ]
-            if not going:
-                return rows
-            if len(going) < len(alive):
-                alive = [alive[k] for k in going]
-                encoded = encoded.rows(going)
-                cache.batch_select_indices(torch.tensor(going, device=device))
-            ids_BU = next_B[going][:, None]
-
-
-@dataclass
-class _Row:
-    """One utterance's tokens so far."""
-
-    limit: int
-    tokens: list[int] = field(default_factory=list)
-    score: float = 0.0
-    ended: bool = False
-
-    def goes_on(self, token: int, score: float, eot: int) -> bool:
-        """Notes the next token; whether another one may follow."""
-        self.score += score
-        self.ended = token == eot
-        if not self.ended:
-            self.tokens.append(token)
-        return not self.ended and len(self.tokens) < self.limit
+        told = Encoded(encoded.hidden_BPD, encoded.valid_BP, route)
+        return Stepper(self.backbone, self.system, told, self.options.beam_size)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
-SAMPLE_RATE = 16_000
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE
+
 N_FFT = 400
 HOP = 160
 FRAME_PAIR = 2 * HOP  # samples behind one encoder position

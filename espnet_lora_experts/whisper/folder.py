@@ -7,7 +7,6 @@ fine-tuned Whisper is a whole backbone in ``backbone/``.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +18,13 @@ from torch import nn
 from espnet_lora_experts.experts.store import load_expert, replacing, save_expert
 from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.description import (
+    DESCRIPTION,
+    read_description,
+    write_json,
+)
 from espnet_lora_experts.whisper.systems import Experts, MoLE, Single, System
 
-DESCRIPTION = "system.json"
 MOLE_WEIGHTS = "mole.safetensors"
 FULL = "full"
 
@@ -110,17 +113,6 @@ def load_system(folder: str | os.PathLike, backbone: Backbone | None = None):
     return backbone, _build(backbone, what, folder).eval(), what
 
 
-def read_description(folder: str | os.PathLike) -> dict[str, Any]:
-    """The content of a folder's ``system.json``."""
-    path = Path(folder) / DESCRIPTION
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} must be a system's folder, but has no {DESCRIPTION}; a finished "
-            "training writes it (stages 5 to 8)"
-        )
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _build(backbone: Backbone, what: Mapping[str, Any], folder: Path) -> System:
     languages = what["languages"]
     if what["type"] == "single":
@@ -149,13 +141,3 @@ def _save_backbone(backbone: Backbone, folder: Path) -> dict[str, str]:
                 (temp / file.name).write_bytes(file.read_bytes())
         backbone.hf.save_pretrained(temp)
     return {"name": folder.name, "sha256": hub.weights_sha256(backbone.hf)}
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON whole or not at all; an equal file stays, with its date."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    temp.write_text(text, encoding="utf-8")
-    os.replace(temp, path)

@@ -6,14 +6,20 @@ N languages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from espnet_lora_experts.experts.fusion import Fusion
-from espnet_lora_experts.experts.gate import VANILLA, Gate, everywhere, fused, one_hot
+from espnet_lora_experts.experts.gate import (
+    VANILLA,
+    Gate,
+    Packed,
+    everywhere,
+    fused,
+    one_hot,
+)
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.router import Router
 
@@ -42,6 +48,14 @@ class System(nn.Module):
     def decoder_gate(self, route: Route | None) -> Gate:
         """The gate of every decoder layer."""
         return VANILLA
+
+    def step_gate(self, route: Route | None) -> Callable[[Route | None], Gate]:
+        """The decoder's gate where every row is one position: takes the rows' route.
+
+        Args:
+            route: The languages of all rows that may come.
+        """
+        return self.decoder_gate
 
     def find_route(self, layer: int, x_BPD: Tensor, valid_BP: Tensor) -> Tensor | None:
         """Language logits, (B, N), when this layer's input is what the router reads."""
@@ -84,6 +98,10 @@ class Experts(System):
 
     def decoder_gate(self, route: Route | None) -> Gate:
         return one_hot(_known(route))
+
+    def step_gate(self, route: Route | None) -> Callable[[Route | None], Gate]:
+        packed = Packed(sorted(set(_known(route))))
+        return lambda rows: packed.gate(_known(rows))
 
     def folding(self, key: str, lang: str | None) -> Gate:
         return VANILLA if lang is None else everywhere(lang)
@@ -164,17 +182,6 @@ class Encoded:
     valid_BP: Tensor
     route: Route | None
     lid_logits_BN: Tensor | None = None
-
-    def rows(self, index: Sequence[int]) -> Encoded:
-        """Some rows of the batch."""
-        rows = torch.as_tensor(index, device=self.hidden_BPD.device)
-        logits_BN = self.lid_logits_BN
-        return Encoded(
-            self.hidden_BPD[rows],
-            self.valid_BP[rows],
-            None if self.route is None else [self.route[i] for i in index],
-            None if logits_BN is None else logits_BN[rows],
-        )
 
 
 def encode(

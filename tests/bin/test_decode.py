@@ -183,3 +183,14 @@ def test_skip_done_decodes_again_after_training_again(run):
     written.with_name("text").unlink()
     run("multi", "--modes", "aware", "--skip_done")
     assert written.with_name("text").exists()
+
+
+def test_every_option_of_decoding_arrives(project, folder_30s):
+    options = {"autocast": "bfloat16", "batch_seconds": 7.0, "beam_size": 3}
+    options |= {"length_penalty": 0.5, "max_tokens": 9, "maxlenratio": 0.25}
+    given = [f"--{name}={value}" for name, value in options.items()]
+    cmd = ["--systems", "multi", "--langs", "es ru", "--expdir", str(project / "exp")]
+    args = decode.get_parser().parse_args([*cmd, *given])
+    speech2text = decode.load("multi", Backbone.from_pretrained(str(folder_30s)), args)
+    arrived = vars(speech2text) | vars(speech2text.recognizer.options)
+    assert {name: arrived[name] for name in options} == options

@@ -184,3 +184,18 @@ def test_inner_fold_leaves_the_outer_one_alone(bank, x):
         assert all(torch.equal(w, outer[k]) for k, w in weights(bank).items())
         assert bank.switch.folded == {"first"}
     assert all(torch.equal(w, before[k]) for k, w in weights(bank).items())
+
+
+def test_folded_weights_are_cast_anew(add_random):
+    """Under autocast, one expert after the other: wide, so that memory is reused."""
+    model = torch.nn.Linear(512, 512)
+    bank = ExpertBank(torch.nn.Sequential(model))
+    add_random(bank, ["es", "ru", "ja"], scale=1, target_modules=["0"])
+    x = torch.randn(2, 512, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for name in ["es", "ru", "ja", "es", "ja", "ru"]:
+            with bank.using(everywhere(name)):
+                expected = bank.model(x).float()
+                with bank.folded(lambda key, name=name: everywhere(name)):
+                    got = bank.model(x).float()
+            assert (got - expected).norm() < 0.02 * expected.norm()

@@ -59,6 +59,18 @@ def test_js_is_the_mean_of_two_divergences(states):
     torch.testing.assert_close(js_divergence(teacher_PK, student_PK), expected)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+def test_gradient_of_js_is_that_of_the_mean_of_two_divergences(states, scale):
+    teacher_PK, student_PK = scale * states[0][0], states[1][0].requires_grad_()
+    upstream_P = torch.arange(1.0, 6.0)
+    log_t_PK, log_s_PK = (x.log_softmax(-1) for x in (teacher_PK, student_PK))
+    log_m_PK = torch.logaddexp(log_t_PK, log_s_PK) - math.log(2)
+    terms = [x.exp() * (x - log_m_PK) for x in (log_t_PK, log_s_PK)]
+    expected = torch.autograd.grad(sum(terms).sum(-1) @ upstream_P / 2, student_PK)
+    got = js_divergence(teacher_PK, student_PK) @ upstream_P
+    torch.testing.assert_close(torch.autograd.grad(got, student_PK), expected)
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e4])
 def test_js_is_symmetric_and_at_most_log_2(states, scale):
     teacher_PK, student_PK = scale * states[0].flatten(0, 1), states[1].flatten(0, 1)

@@ -1,6 +1,7 @@
 """A gated layer is PEFT's LoRA where PEFT can, and one merged weight where it is."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -112,6 +113,20 @@ def test_soft_gate_with_a_one_is_one_hot(bank, x):
         torch.testing.assert_close(weighted, bank.model(x))
 
 
+def test_terms_add_up_whatever_their_order(bank, x):
+    gates = one_hot(MIXED), everywhere("ja"), soft(["ru"], torch.rand(4, 1))
+    with bank.using(VANILLA):
+        vanilla = bank.model.first(x)
+    parts = []
+    for gate in gates:
+        with bank.using(gate):
+            parts.append(bank.model.first(x) - vanilla)
+    for order in itertools.permutations(gates):
+        with bank.using(sum(order, ())):
+            got = bank.model.first(x)
+        torch.testing.assert_close(got, vanilla + sum(parts))
+
+
 def test_expert_is_absent_where_it_has_no_target(model, base, x, add_random):
     bank = ExpertBank(model)
     add_random(bank, ["es"], scale=1, target_modules=TARGETS)
@@ -142,7 +157,9 @@ def test_delta_is_the_sum_over_terms(bank, product):
     assert layer.delta_OD(VANILLA) is None
 
 
-@pytest.mark.parametrize("gate", [one_hot(["es"]), soft(["es"], torch.ones(1, 1))])
+@pytest.mark.parametrize(
+    "gate", [one_hot(["es", "ru"]), soft(["es"], torch.ones(1, 1))]
+)
 def test_delta_for_some_rows_does_not_exist(bank, gate):
     with pytest.raises(ValueError, match="must treat all rows alike"):
         bank.layers["first"].delta_OD(gate)

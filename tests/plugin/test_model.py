@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from espnet_lora_experts.experts.distill import js_divergence
 from espnet_lora_experts.experts.layer import ExpertLinear
 from espnet_lora_experts.plugin.task import LoraExpertsTask
 from espnet_lora_experts.whisper.systems import Experts, decode, encode
+
+FIELDS = ("speech", "speech_lengths", "text", "text_lengths", "lang")
 
 KINDS = ["experts", "multi", "mole", "distill", "logits_only", "full"]
 LANGS = ["es", "ja", "ru"]
@@ -224,6 +227,26 @@ def test_distillation_loss_adds_up(build, collate):
         kd = stats["loss_js"] if kind == "logits_only" else sum(m_terms) / 5
         torch.testing.assert_close(stats["loss_kd"], kd)
         torch.testing.assert_close(stats["loss"], stats["loss_asr"] + alpha * kd)
+
+
+@torch.no_grad()
+def test_divergence_is_over_the_text_and_its_end(build, collate):
+    """From the scores of all positions, against the experts: the prompt is left out."""
+    model, given = build("distill").eval(), collate("a1", "a2")
+    batch = model.batch(*(given[name] for name in FIELDS))
+    scores = []
+    for system in (model.teacher, model.system):
+        encoded = encode(
+            model.backbone, system, batch.mel_BTM, batch.frames_B, batch.langs
+        )
+        y_BUD = decode(model.backbone, system, encoded, batch.ids_BU)
+        scores.append(model.backbone.logits(y_BUD))
+    js_B = [
+        js_divergence(t[at], s[at]).mean()
+        for t, s, at in zip(*scores, batch.text_BU, strict=True)
+    ]
+    assert (batch.text_BU.sum(1) == given["text_lengths"] - 3).all()
+    torch.testing.assert_close(model(**given)[1]["loss_js"].squeeze(), sum(js_B) / 2)
 
 
 def test_teacher_runs_each_utterance_under_its_own_expert(build, collate):

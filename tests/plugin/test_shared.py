@@ -4,6 +4,9 @@ import gc
 
 import pytest
 import torch
+from espnet.nets.batch_beam_search import BatchBeamSearch
+from espnet.nets.beam_search import BeamSearch
+from espnet.nets.scorer_interface import BatchScorerInterface
 from transformers import WhisperForConditionalGeneration
 
 from espnet_lora_experts.plugin import shared
@@ -70,3 +73,91 @@ def test_vocabulary_must_be_the_backbones(arguments, tmp_path):
     args = arguments(token_list=str(short), model_conf={"languages": ["es"]})
     with pytest.raises(ValueError, match="must hold the .* tokens of .*got 2.*stage 3"):
         LoraExpertsTask.build_model(args)
+
+
+class Plain(BatchScorerInterface, torch.nn.Module):
+    """The same decoder, all tokens again at every step."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def score(self, ys, state, x):
+        scores, states = self.batch_score(ys[None], [state], x[None])
+        return scores[0], states[0]
+
+    def batch_score(self, ys, states, xs):
+        lengths = torch.full((len(xs),), xs.shape[1])
+        scores, _ = self.decoder(xs, lengths, ys, None)
+        return scores[:, -1].log_softmax(-1), states
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["multi", "full"])
+@pytest.mark.parametrize("search", [BeamSearch, BatchBeamSearch])
+def test_espnets_beam_search_finds_the_same_with_and_without_cache(
+    build, collate, kind, search, prompter
+):
+    model, given = build(kind).eval(), collate("a2", "a4", "a6")
+    hidden, _ = model.encode(given["speech"], given["speech_lengths"])
+    found = []
+    for scorer in (model.decoder, Plain(model.decoder)):
+        beam = search(
+            scorers={"decoder": scorer},
+            weights={"decoder": 1.0},
+            beam_size=4,
+            vocab_size=model.vocab_size,
+            sos=prompter.sot,
+            eos=prompter.eot,
+            pre_beam_score_key=None,
+        )
+        beam.set_hyp_primer(prompter.prompt("es"))
+        found.append([beam(x, maxlenratio=0.3) for x in hidden])
+    for cached, plain in zip(*found, strict=True):
+        assert len(cached) == len(plain) >= 4
+        for a, b in zip(cached, plain, strict=True):
+            assert a.yseq.tolist() == b.yseq.tolist()
+            assert float(a.score) == pytest.approx(float(b.score), abs=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("search", [BeamSearch, BatchBeamSearch])
+def test_a_search_ends_at_whispers_last_position(build, collate, search, prompter):
+    """ESPnet's default length bound is beyond it for clips of nine seconds and more."""
+    model, given = build("multi").eval(), collate("a2", "a4")
+    hidden, _ = model.encode(given["speech"], given["speech_lengths"])
+    model.backbone.config.max_target_positions = 12
+    never_end = model.decoder._end(torch.zeros(1, 1))[0].isfinite()
+    scorer = model.decoder
+    plain = scorer.score if search is BeamSearch else scorer.batch_score
+
+    def looping(ys, states, xs):
+        scores, states = plain(ys, states, xs)
+        full = ys.shape[-1] > 12
+        return scores if full else scores.masked_fill(never_end, -1e9), states
+
+    scorer.score = scorer.batch_score = looping
+    beam = search(
+        {"decoder": scorer},
+        {"decoder": 1.0},
+        3,
+        model.vocab_size,
+        prompter.sot,
+        prompter.eot,
+        pre_beam_score_key=None,
+    )
+    beam.set_hyp_primer(prompter.prompt("es"))
+    best = beam(hidden[0], maxlenratio=0.0)[0]
+    assert len(best.yseq) == 12 + 2  # all positions, what comes after, the end
+
+
+@torch.no_grad()
+def test_states_of_an_earlier_token_are_an_error(build, collate, prompter):
+    model, given = build("multi").eval(), collate("a2")
+    hidden, _ = model.encode(given["speech"], given["speech_lengths"])
+    ys = torch.tensor([prompter.prompt("es")])
+    _, states = model.decoder.batch_score(ys, [None], hidden)
+    longer = torch.cat([ys, ys[:, :1]], dim=1)
+    model.decoder.batch_score(longer, states, hidden)
+    with pytest.raises(ValueError, match="states must be of the last token"):
+        model.decoder.batch_score(longer, states, hidden)

@@ -14,6 +14,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from espnet_lora_experts.whisper import hub, packages
 from espnet_lora_experts.whisper.convert import TIED
 from espnet_lora_experts.whisper.packages import Fallback, Package
+from espnet_lora_experts.whisper.systems import Encoded
 
 NAME = "tests/whisper-random"
 FOLDER = "package/models/whisper-random"
@@ -128,3 +129,19 @@ def write_tgz(path, files):
 def write_wheel(path, member, data):
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr(member, data)
+
+
+@pytest.fixture(scope="session")
+def row_of():
+    """One utterance of an encoded batch."""
+
+    def row_of(encoded, b):
+        route, logits_BN = encoded.route, encoded.lid_logits_BN
+        return Encoded(
+            encoded.hidden_BPD[[b]],
+            encoded.valid_BP[[b]],
+            None if route is None else [route[b]],
+            None if logits_BN is None else logits_BN[[b]],
+        )
+
+    return row_of

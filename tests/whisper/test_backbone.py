@@ -1,8 +1,6 @@
 """Our layer-by-layer Whisper is transformers' at 30 s and batch-free at any length."""
 
-import pytest
 import torch
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from espnet_lora_experts.experts.bank import TARGETS
 from espnet_lora_experts.experts.gate import everywhere, one_hot
@@ -19,10 +17,10 @@ def encode(backbone, mel_BTM, frames_B, gate=()):
     return backbone.encoder_norm(x_BPD), valid_BP
 
 
-def decode(backbone, ids_BU, encoded, gate=(), start=0, cache=None):
-    y_BUD = backbone.embed_tokens(ids_BU, start)
+def decode(backbone, ids_BU, encoded, gate=()):
+    y_BUD = backbone.embed_tokens(ids_BU)
     for i in range(backbone.decoder_layers):
-        y_BUD = backbone.decode_layer(i, y_BUD, *encoded, gate, cache)
+        y_BUD = backbone.decode_layer(i, y_BUD, *encoded, gate)
     return backbone.logits(y_BUD)
 
 
@@ -61,22 +59,6 @@ def test_batch_is_each_utterance_alone(trio, mel, langs):
         torch.testing.assert_close(own_PD, alone[0][0])
         alone_logits = decode(trio, IDS[[i % 2]], alone, gate)
         torch.testing.assert_close(logits[i : i + 1], alone_logits)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("steps", [[6], [4, 1, 1], [1] * 6])
-def test_cached_decoder_is_the_uncached(trio, mel, langs, steps):
-    gate = one_hot(langs)
-    encoded = encode(trio, *mel, gate)
-    ids_BU = IDS[[0, 1, 0, 1]]
-    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    pieces, start = [], 0
-    for step in steps:
-        ids = ids_BU[:, start : start + step]
-        pieces.append(decode(trio, ids, encoded, gate, start, cache))
-        start += step
-    expected_BUK = decode(trio, ids_BU, encoded, gate)
-    torch.testing.assert_close(torch.cat(pieces, dim=1), expected_BUK)
 
 
 def test_checkpointing_changes_memory_only(trio, mel, langs):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from espnet_lora_experts.whisper.decoding import DecodeOptions, Greedy
+from espnet_lora_experts.whisper.decoding import DecodeOptions, Recognizer
 from espnet_lora_experts.whisper.systems import (
     Encoded,
     Experts,
@@ -44,12 +44,14 @@ def naive(backbone, system, prompter, encoded, lang, max_tokens):
 
 
 @torch.no_grad()
-def test_greedy_is_a_naive_loop_for_each_utterance(trio, system, prompter, mel, langs):
+def test_greedy_is_a_naive_loop_for_each_utterance(
+    trio, system, prompter, mel, langs, row_of
+):
     encoded = encode(trio, system, *mel, langs)
-    greedy = Greedy(trio, system, prompter, DecodeOptions(max_tokens=12))
-    hypotheses = greedy(encoded, langs)
+    recognizer = Recognizer(trio, system, prompter, DecodeOptions(max_tokens=12))
+    hypotheses = recognizer(encoded, langs)
     for row, (hypothesis, lang) in enumerate(zip(hypotheses, langs, strict=True)):
-        tokens, score = naive(trio, system, prompter, encoded.rows([row]), lang, 12)
+        tokens, score = naive(trio, system, prompter, row_of(encoded, row), lang, 12)
         assert hypothesis.tokens == tokens
         assert hypothesis.score == pytest.approx(score, abs=1e-4)
         assert (hypothesis.lang, hypothesis.posteriors) == (lang, {})
@@ -59,13 +61,15 @@ def test_greedy_is_a_naive_loop_for_each_utterance(trio, system, prompter, mel, 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2], [2, 2, 1, 0]])
 def test_batch_is_each_utterance_alone(trio, system, prompter, mel, langs, order):
     """Rows end at different steps and leave the batch; the others must not notice."""
-    greedy = Greedy(trio, system, prompter)
+    recognizer = Recognizer(trio, system, prompter)
     mel_BTM, frames_B = mel
     given = [langs[i] for i in order]
-    batch = greedy(encode(trio, system, mel_BTM[order], frames_B[order], given), given)
+    batch = recognizer(
+        encode(trio, system, mel_BTM[order], frames_B[order], given), given
+    )
     for i, hypothesis in zip(order, batch, strict=True):
         alone = mel_BTM[i : i + 1, : frames_B[i]], frames_B[i : i + 1]
-        (expected,) = greedy(encode(trio, system, *alone, [langs[i]]), [langs[i]])
+        (expected,) = recognizer(encode(trio, system, *alone, [langs[i]]), [langs[i]])
         assert hypothesis.tokens == expected.tokens
         assert prompter.decode(hypothesis.tokens) == prompter.decode(expected.tokens)
         assert hypothesis.score == pytest.approx(expected.score, abs=1e-4)
@@ -75,7 +79,7 @@ def test_batch_is_each_utterance_alone(trio, system, prompter, mel, langs, order
 def test_utterances_end_at_different_steps(trio, prompter, mel, langs):
     """Guards the two tests above: without this they would prove little."""
     system = Experts(LANGUAGES)
-    batch = Greedy(trio, system, prompter)(encode(trio, system, *mel, langs), langs)
+    batch = Recognizer(trio, system, prompter)(encode(trio, system, *mel, langs), langs)
     lengths = [len(hypothesis.tokens) for hypothesis in batch]
     assert len(set(lengths)) >= 3
     assert min(lengths) < 12
@@ -85,9 +89,9 @@ def test_utterances_end_at_different_steps(trio, prompter, mel, langs):
 @pytest.mark.parametrize(("asked", "most"), [(1, 1), (5, 5), (None, 16), (999, 28)])
 def test_transcripts_have_a_longest_length(trio, prompter, mel, langs, asked, most):
     system = Experts(LANGUAGES)
-    greedy = Greedy(trio, system, prompter, DecodeOptions(max_tokens=asked))
-    greedy.never[prompter.eot] = float("-inf")
-    for hypothesis in greedy(encode(trio, system, *mel, langs), langs):
+    recognizer = Recognizer(trio, system, prompter, DecodeOptions(max_tokens=asked))
+    recognizer.never_K[prompter.eot] = float("-inf")
+    for hypothesis in recognizer(encode(trio, system, *mel, langs), langs):
         assert len(hypothesis.tokens) == most
 
 
@@ -106,17 +110,17 @@ def test_a_loop_lasts_no_longer_than_the_clip_allows(
 ):
     """Each row has its own limit, and only its own."""
     encoded = encode(trio, Experts(LANGUAGES), *mel, langs)
-    greedy = Greedy(
+    recognizer = Recognizer(
         trio, Experts(LANGUAGES), prompter, DecodeOptions(maxlenratio=ratio)
     )
-    free = Greedy(trio, Experts(LANGUAGES), prompter)(encoded, langs)
+    free = Recognizer(trio, Experts(LANGUAGES), prompter)(encoded, langs)
     for row, expected, limit in zip(
-        greedy(encoded, langs, frames), free, most, strict=True
+        recognizer(encoded, langs, frames), free, most, strict=True
     ):
         assert row.tokens == expected.tokens[:limit]
         assert row.ended == (len(expected.tokens) < limit)
-    greedy.never[prompter.eot] = float("-inf")
-    looping = greedy(encoded, langs, frames)
+    recognizer.never_K[prompter.eot] = float("-inf")
+    looping = recognizer(encoded, langs, frames)
     assert [len(row.tokens) for row in looping] == most
     assert not any(row.ended for row in looping)
 
@@ -125,14 +129,14 @@ def test_a_loop_lasts_no_longer_than_the_clip_allows(
 def test_suppressed_tokens_never_come(trio, prompter, mel, langs):
     system = System(LANGUAGES)
     encoded = encode(trio, system, *mel)
-    free = Greedy(trio, system, prompter)(encoded, langs)
+    free = Recognizer(trio, system, prompter)(encoded, langs)
     seen = sorted({token for row in free for token in row.tokens})
     first = sorted({row.tokens[0] for row in free if row.tokens} - set(seen[:2]))
     trio.hf.generation_config.suppress_tokens = seen[:2]
     trio.hf.generation_config.begin_suppress_tokens = [*first, prompter.eot]
-    assert Greedy(trio, system, prompter)(encoded, langs) == free
+    assert Recognizer(trio, system, prompter)(encoded, langs) == free
     suppressed = DecodeOptions(suppress_tokens=True)
-    for row in Greedy(trio, system, prompter, suppressed)(encoded, langs):
+    for row in Recognizer(trio, system, prompter, suppressed)(encoded, langs):
         assert row.tokens
         assert row.tokens[0] not in first
         assert not set(seen[:2]) & set(row.tokens)
@@ -143,10 +147,10 @@ def test_suppressed_tokens_never_come(trio, prompter, mel, langs):
 def test_what_may_not_come_first_may_come_later(trio, prompter, mel, langs):
     system = System(LANGUAGES)
     encoded = encode(trio, system, *mel)
-    free = Greedy(trio, system, prompter)(encoded, langs)
+    free = Recognizer(trio, system, prompter)(encoded, langs)
     assert all(0 < len(row.tokens) < 16 for row in free)  # each has its end
     trio.hf.generation_config.begin_suppress_tokens = [prompter.eot]
-    suppressed = Greedy(trio, system, prompter, DecodeOptions(suppress_tokens=True))
+    suppressed = Recognizer(trio, system, prompter, DecodeOptions(suppress_tokens=True))
     for row, expected in zip(suppressed(encoded, langs), free, strict=True):
         assert row.tokens == expected.tokens
 
@@ -156,7 +160,7 @@ def test_what_may_not_come_first_may_come_later(trio, prompter, mel, langs):
 def test_found_language_is_one_of_the_targets(trio, prompter, mel, targets):
     system = Single(targets, "ru")
     encoded = encode(trio, system, *mel)
-    found, posteriors = Greedy(trio, system, prompter).find_languages(encoded)
+    found, posteriors = Recognizer(trio, system, prompter).find_languages(encoded)
     sot_BU = torch.full((4, 1), prompter.sot)
     logits_BK = trio.logits(decode(trio, system, encoded, sot_BU)[:, -1])
     ids = [prompter.language(code) for code in targets]
@@ -165,13 +169,17 @@ def test_found_language_is_one_of_the_targets(trio, prompter, mel, targets):
     for row, expected_L in zip(posteriors, expected_BL, strict=True):
         assert list(row) == targets
         torch.testing.assert_close(torch.tensor([*row.values()]), expected_L)
-    hypotheses = Greedy(trio, system, prompter)(encoded)
+    hypotheses = Recognizer(trio, system, prompter)(encoded)
     assert [(h.lang, h.posteriors) for h in hypotheses] == list(
         zip(found, posteriors, strict=True)
     )
-    given = Greedy(trio, system, prompter)(encoded, found)
+    given = Recognizer(trio, system, prompter)(encoded, found)
     assert hypotheses == [
-        replace(hypothesis, posteriors=row)
+        replace(
+            hypothesis,
+            posteriors=row,
+            score=pytest.approx(hypothesis.score, abs=1e-4),
+        )
         for hypothesis, row in zip(given, posteriors, strict=True)
     ]
 
@@ -180,7 +188,7 @@ def test_found_language_is_one_of_the_targets(trio, prompter, mel, targets):
 def test_mole_finds_the_language_that_it_routes_by(trio, make_mole, prompter, mel):
     mole = make_mole()
     encoded = encode(trio, mole, *mel)
-    hypotheses = Greedy(trio, mole, prompter)(encoded)
+    hypotheses = Recognizer(trio, mole, prompter)(encoded)
     assert [row.lang for row in hypotheses] == encoded.route
     posterior_BL = encoded.lid_logits_BN.softmax(dim=1)
     for row, expected_L in zip(hypotheses, posterior_BL, strict=True):
@@ -193,9 +201,9 @@ def test_route_of_the_encoder_is_the_decoders_language(
     trio, system, prompter, mel, langs
 ):
     if isinstance(system, Experts):
-        greedy = Greedy(trio, system, prompter)
+        recognizer = Recognizer(trio, system, prompter)
         encoded = encode(trio, system, *mel, langs)
-        told, read = greedy(encoded, langs), greedy(encoded)
+        told, read = recognizer(encoded, langs), recognizer(encoded)
         assert [row.lang for row in read] == langs
         assert [row.tokens for row in read] == [row.tokens for row in told]
 
@@ -204,4 +212,4 @@ def test_route_of_the_encoder_is_the_decoders_language(
 def test_experts_without_language_are_an_error(trio, prompter, mel):
     encoded = encode(trio, System(LANGUAGES), *mel)
     with pytest.raises(ValueError, match="needs the language of every utterance"):
-        Greedy(trio, Experts(LANGUAGES), prompter)(encoded)
+        Recognizer(trio, Experts(LANGUAGES), prompter)(encoded)

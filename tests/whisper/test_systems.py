@@ -213,16 +213,6 @@ def test_all_that_can_fold_folds(trio, make, name, lang, folded):
     assert sum(gate != VANILLA for gate in gates) == folded
 
 
-def test_rows_are_taken_from_every_field(trio, make, mel):
-    encoded = encode(trio, make("mole"), *mel)
-    rows = encoded.rows([2, 0])
-    assert torch.equal(rows.hidden_BPD, encoded.hidden_BPD[[2, 0]])
-    assert torch.equal(rows.valid_BP, encoded.valid_BP[[2, 0]])
-    assert torch.equal(rows.lid_logits_BN, encoded.lid_logits_BN[[2, 0]])
-    assert rows.route == [encoded.route[2], encoded.route[0]]
-    assert encode(trio, make("single"), *mel).rows([1]).route is None
-
-
 @pytest.fixture
 def medium(request):
     """Whisper-medium's shape, without memory behind it."""

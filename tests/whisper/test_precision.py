@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from espnet_lora_experts.plugin import precision
-from espnet_lora_experts.plugin.precision import autocast_type
+from espnet_lora_experts.whisper import precision
+from espnet_lora_experts.whisper.precision import autocast_type
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -1,0 +1,32 @@
+"""``system.json``: what a system's folder says it is. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DESCRIPTION = "system.json"
+
+
+def read_description(folder: str | os.PathLike) -> dict[str, Any]:
+    """The content of a folder's ``system.json``."""
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} must be a system's folder, but has no {DESCRIPTION}; a finished "
+            "training writes it (stages 5 to 8)"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON whole or not at all; an equal file stays, with its date."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    temp.write_text(text, encoding="utf-8")
+    os.replace(temp, path)
