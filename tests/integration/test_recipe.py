@@ -45,6 +45,13 @@ def recipe(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def clip(recipe) -> Path:
+    """A clip of the test set."""
+    rows = (recipe / "dump/raw/test/wav.scp").read_text().splitlines()
+    return recipe / rows[0].split(maxsplit=1)[1]
+
+
 def test_every_system_has_results_in_its_modes(recipe):
     results = json.loads((recipe / "exp/results.json").read_text())["systems"]
     assert set(results) == set(MODES)
@@ -75,14 +82,35 @@ def test_rerun_with_skip_done_trains_and_decodes_nothing(recipe):
     assert {path: os.stat(path).st_mtime_ns for path in watched} == before
 
 
-def test_python_examples_of_the_readme_run(recipe, tmp_path, monkeypatch, capsys):
+def test_experts_of_one_job_each_are_one_system(recipe):
+    options = ["--stage", "3", "--stop_stage", "5", "--expdir", "exp_apart"]
+    done = run(recipe, *options, "--langs", "es ru", "--joint_experts", "false")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    what = json.loads((recipe / "exp_apart/mono/system.json").read_text())
+    assert what["experts"] == {
+        "es": "../mono_es/experts/es",
+        "ru": "../mono_ru/experts/ru",
+    }
+    lone = json.loads((recipe / "exp_apart/mono_es/system.json").read_text())
+    assert what["trained_params"] == 2 * lone["trained_params"]
+
+
+def test_experts_merge_without_training(recipe, clip):
+    from espnet_lora_experts.bin import fuse
+    from espnet_lora_experts.inference import Speech2Text
+
+    output = recipe / "exp/merged"
+    fuse.main(["--input", str(recipe / "exp/mono"), "--output", str(output)])
+    assert Speech2Text.from_pretrained(output)(clip, "es").lang == "es"
+
+
+def test_python_examples_of_the_readme_run(recipe, clip, tmp_path, monkeypatch, capsys):
     """With the models of the quick run, and clips under the names used there."""
     from espnet_lora_experts.whisper import hub
 
     (tmp_path / "egs2/mini_multilingual").mkdir(parents=True)
     (tmp_path / "egs2/mini_multilingual/asr1").symlink_to(recipe)
-    rows = (recipe / "dump/raw/test/wav.scp").read_text().splitlines()
-    samples, rate = soundfile.read(recipe / rows[0].split(maxsplit=1)[1])
+    samples, rate = soundfile.read(clip)
     for name in ("clip.ogg", "a.wav", "b.flac"):
         soundfile.write(tmp_path / name, samples, rate)
     monkeypatch.chdir(tmp_path)
