@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from espnet.nets.scorer_interface import BatchScorerInterface
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
+from espnet2.asr.decoder.whisper_decoder import (
+    BatchScorerInterface,  # its own module is another one in ESPnet 202611
+)
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from torch import Tensor

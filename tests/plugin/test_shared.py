@@ -4,9 +4,8 @@ import gc
 
 import pytest
 import torch
-from espnet.nets.batch_beam_search import BatchBeamSearch
-from espnet.nets.beam_search import BeamSearch
-from espnet.nets.scorer_interface import BatchScorerInterface
+from espnet2.asr.decoder.whisper_decoder import BatchScorerInterface
+from espnet2.bin.asr_inference import BatchBeamSearch, BeamSearch
 from transformers import WhisperForConditionalGeneration
 
 from espnet_lora_experts.plugin import shared
