@@ -113,7 +113,9 @@ class Backbone(nn.Module):
         self, i: int, x_BPD: Tensor, valid_BP: Tensor, gate: Gate
     ) -> Tensor:
         """Encoder layer ``i`` under a gate, (B, P, D)."""
-        return self._run(self.hf.model.encoder.layers[i], gate, x_BPD, _mask(valid_BP))
+        return self._run(
+            self.hf.model.encoder.layers[i], gate, x_BPD, padding_mask(valid_BP)
+        )
 
     def encoder_norm(self, x_BPD: Tensor) -> Tensor:
         """The layer norm after the last encoder layer."""
@@ -140,7 +142,7 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """Decoder layer ``i`` under a gate, causal, (B, U, D)."""
         layer = self.hf.model.decoder.layers[i]
-        mask = _mask(valid_BP)
+        mask = padding_mask(valid_BP)
         return self._run(layer, gate, y_BUD, None, encoded_BPD, mask)
 
     def logits(self, y_ND: Tensor, ids: Sequence[int] | None = None) -> Tensor:
@@ -153,8 +155,7 @@ class Backbone(nn.Module):
         Returns:
             Scores, (N, K).
         """
-        states_ND = self.hf.model.decoder.layer_norm(y_ND)
-        W_KD, _ = cast_once(self.hf.proj_out, states_ND)
+        states_ND, W_KD = self._vocabulary(y_ND)
         W_KD = W_KD if ids is None else W_KD[list(ids)]
         return F.linear(states_ND.to(W_KD.dtype), W_KD)
 
@@ -165,9 +166,12 @@ class Backbone(nn.Module):
             y_ND: The last decoder layer's output at N positions.
             losses: Takes scores (C, K) and which positions to values (C,).
         """
+        return over_vocabulary(*self._vocabulary(y_ND), losses)
+
+    def _vocabulary(self, y_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """What is multiplied to scores: the normed states and the tokens' weight."""
         states_ND = self.hf.model.decoder.layer_norm(y_ND)
-        W_KD, _ = cast_once(self.hf.proj_out, states_ND)
-        return over_vocabulary(states_ND, W_KD, losses)
+        return states_ND, cast_once(self.hf.proj_out, states_ND)[0]
 
     def _run(self, layer: nn.Module, gate: Gate, *args) -> Tensor:
         def under_gate(*inputs):
@@ -179,6 +183,6 @@ class Backbone(nn.Module):
         return under_gate(*args)
 
 
-def _mask(valid_BP: Tensor) -> Tensor | None:
+def padding_mask(valid_BP: Tensor) -> Tensor | None:
     """Attention mask that broadcasts over heads and queries; None when all is valid."""
     return None if bool(valid_BP.all()) else valid_BP[:, None, None, :]

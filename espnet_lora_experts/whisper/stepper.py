@@ -2,10 +2,10 @@
 
 Transformers' cache copies all keys at every step, and again for every change of beams.
 Here each utterance has one buffer for all its hypotheses, which moves only when it
-grows or when an utterance leaves the batch, and a hypothesis remembers
-its *path*: at which place of the buffer each of its tokens stands. Attention looks at
-the whole buffer through a mask of paths. The encoder's keys and values are computed
-once for each utterance, whatever the number of hypotheses.
+grows or when an utterance leaves the batch, and a hypothesis remembers its *path*: at
+which place of the buffer each of its tokens stands. Attention looks at the whole buffer
+through a mask of paths. The encoder's keys and values are computed once for each
+utterance, whatever the number of hypotheses.
 
 Names of dimensions: B batch, H heads, d width of a head, D width, P encoder positions,
 T text positions, Q hypotheses of an utterance, K vocabulary.
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.backbone import Backbone, padding_mask
 from espnet_lora_experts.whisper.systems import Encoded, System
 
 GROWTH = 32  # text positions by which the buffers grow
@@ -47,6 +47,7 @@ class Stepper:
             len(self.valid_BP), beam, 0, dtype=torch.long
         )
         self._gate_of = system.step_gate(self.route)
+        self._prepare()
         with backbone.bank.using(system.decoder_gate(self.route)):
             self.cross = [
                 self._keys_values(layer.encoder_attn, encoded.hidden_BPD)
@@ -113,12 +114,18 @@ class Stepper:
         self.route = None if self.route is None else [self.route[i] for i in rows]
         self.text = [(keys[index], values[index]) for keys, values in self.text]
         self.cross = [(keys[index], values[index]) for keys, values in self.cross]
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What stays the same until an utterance leaves."""
+        self._gate = self._gate_of(self.route)
+        self._padding = padding_mask(self.valid_BP)
 
     def _grow(self, paths_BQT: Tensor) -> None:
         """Adds text positions, with room in the buffers."""
         self.paths_BQT = torch.cat([self.paths_BQT, paths_BQT], dim=2)
         self.length = self.paths_BQT.shape[2]
-        room = self.text[0][0].shape[2] if self.text else self.length
+        room = self.text[0][0].shape[2]
         if room < self.length:
             more = (0, 0, 0, 0, 0, self.length + GROWTH - room)
             self.text = [(F.pad(k, more), F.pad(v, more)) for k, v in self.text]
@@ -133,8 +140,7 @@ class Stepper:
 
     def _run(self, y: Tensor, place, beam: int, mask: Tensor | None) -> Tensor:
         """All layers; the tokens' keys and values go to ``place`` of the buffers."""
-        valid = None if bool(self.valid_BP.all()) else self.valid_BP[:, None, None]
-        with self.backbone.bank.using(self._gate_of(self.route)):
+        with self.backbone.bank.using(self._gate):
             for layer, text, cross in zip(
                 self.layers, self.text, self.cross, strict=True
             ):
@@ -145,7 +151,7 @@ class Stepper:
                 seen = [b[:, :, : self.length, :beam].flatten(2, 3) for b in text]
                 y = y + _attend(layer.self_attn, x, *seen, mask)
                 x = layer.encoder_attn_layer_norm(y)
-                y = y + _attend(layer.encoder_attn, x, *cross, valid)
+                y = y + _attend(layer.encoder_attn, x, *cross, self._padding)
                 x = layer.final_layer_norm(y)
                 y = y + layer.fc2(layer.activation_fn(layer.fc1(x)))
         return y

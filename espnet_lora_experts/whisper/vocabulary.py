@@ -1,9 +1,9 @@
 """Losses over the frozen vocabulary, without holding all scores at once.
 
 The scores of a batch are Whisper's largest tensor by far: 300 positions of 51,865
-tokens are 62 MB, and a loss passes over them several times. Here the
-scores of some positions at a time are made, used for the losses and for their gradients
-by the positions' states, and dropped.
+tokens are 62 MB, and a loss passes over them several times. Here the scores of some
+positions at a time are made, used for the losses and for their gradients by the
+positions' states, and dropped.
 
 Names of dimensions: N positions, C positions of a chunk, D width, K vocabulary.
 """

@@ -14,7 +14,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from espnet_lora_experts.whisper import hub, packages
 from espnet_lora_experts.whisper.convert import TIED
 from espnet_lora_experts.whisper.packages import Fallback, Package
-from espnet_lora_experts.whisper.systems import Encoded
+from espnet_lora_experts.whisper.systems import Encoded, Experts, Single, System
 
 NAME = "tests/whisper-random"
 FOLDER = "package/models/whisper-random"
@@ -145,3 +145,13 @@ def row_of():
         )
 
     return row_of
+
+
+@pytest.fixture(params=["vanilla", "single", "experts", "mole"])
+def system(request, make_mole):
+    """Each kind of system on the trio."""
+    languages = ["es", "ru", "ja"]
+    if request.param == "mole":
+        return make_mole()
+    systems = {"vanilla": System(languages), "experts": Experts(languages)}
+    return systems.get(request.param) or Single(languages, "ru")

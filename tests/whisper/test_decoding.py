@@ -18,14 +18,6 @@ from espnet_lora_experts.whisper.systems import (
 LANGUAGES = ["es", "ru", "ja"]
 
 
-@pytest.fixture(params=["vanilla", "single", "experts", "mole"])
-def system(request, make_mole):
-    if request.param == "mole":
-        return make_mole()
-    systems = {"vanilla": System(LANGUAGES), "experts": Experts(LANGUAGES)}
-    return systems.get(request.param) or Single(LANGUAGES, "ru")
-
-
 @torch.no_grad()
 def naive(backbone, system, prompter, encoded, lang, max_tokens):
     """One utterance, no cache: all tokens again for each new one."""

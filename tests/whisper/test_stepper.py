@@ -4,24 +4,7 @@ import pytest
 import torch
 
 from espnet_lora_experts.whisper.stepper import GROWTH, Stepper
-from espnet_lora_experts.whisper.systems import (
-    Encoded,
-    Experts,
-    Single,
-    System,
-    decode,
-    encode,
-)
-
-LANGUAGES = ["es", "ru", "ja"]
-
-
-@pytest.fixture(params=["vanilla", "single", "experts", "mole"])
-def system(request, make_mole):
-    if request.param == "mole":
-        return make_mole()
-    systems = {"vanilla": System(LANGUAGES), "experts": Experts(LANGUAGES)}
-    return systems.get(request.param) or Single(LANGUAGES, "ru")
+from espnet_lora_experts.whisper.systems import Encoded, decode, encode
 
 
 @pytest.fixture
