@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PATTERNS = ("conf/**/*.yaml", "egs2/*/asr1/conf/**/*.yaml")
 YAMLS = sorted({path.resolve() for p in PATTERNS for path in ROOT.glob(p)})
 TRAIN = [path for path in YAMLS if path.name.startswith("train")]
+SWEEPS = sorted(ROOT.glob("conf/sweeps/*.txt"))
+SYSTEMS = {"multi": "train_multi", "mole": "train_mole", "kd": "train_distill"}
 DECODE = [path for path in YAMLS if path.name.startswith("decode")]
 LANGS = ["es", "ru"]
 
@@ -65,6 +67,21 @@ def test_every_key_says_its_effect(path):
     values = [x for x in lines if ":" in x and x.split(":", 1)[1].strip()]
     bare = [x for x in values if "#" not in x and not x.startswith(plain)]
     assert bare == []
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=names(SWEEPS))
+def test_every_line_of_a_sweep_builds_another_model(path, options):
+    """Of a tag of its own, with options that differ from the YAML's."""
+    cmd, experts = options
+    rows = [x.split() for x in path.read_text("utf-8").splitlines() if x[:1] != "#"]
+    assert rows and len({(system, tag) for system, tag, *_ in rows}) == len(rows)
+    for system, _, *changes in rows:
+        base = ["--config", str(ROOT / f"conf/{SYSTEMS[system]}.yaml"), *cmd]
+        parse = LoraExpertsTask.get_parser().parse_args
+        args = parse([*base, *changes])
+        assert changes and vars(args) != vars(parse(base))
+        args.model_conf["experts"] = experts
+        assert LoraExpertsTask.build_model(args).trained_params > 0
 
 
 @pytest.mark.parametrize("path", DECODE, ids=names(DECODE))

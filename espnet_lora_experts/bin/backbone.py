@@ -13,7 +13,7 @@ from pathlib import Path
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper import hub, languages
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.description import DESCRIPTION, write_json
+from espnet_lora_experts.whisper.description import write_description
 from espnet_lora_experts.whisper.prompt import Prompter
 
 
@@ -60,7 +60,6 @@ def write_token_list(path: Path, prompter: Prompter, vocab_size: int) -> None:
 
 def write_vanilla(folder: Path, backbone: Backbone, langs: list[str]) -> None:
     """Describes Whisper as it came, as the first system of the results."""
-    folder.mkdir(parents=True, exist_ok=True)
     what = {
         "type": "vanilla",
         "languages": langs,
@@ -69,7 +68,7 @@ def write_vanilla(folder: Path, backbone: Backbone, langs: list[str]) -> None:
         "trained_params": 0,
         "deployed_params": sum(p.numel() for p in backbone.hf.parameters()),
     }
-    write_json(folder / DESCRIPTION, what)
+    write_description(folder, what)
 
 
 if __name__ == "__main__":

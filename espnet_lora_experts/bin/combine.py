@@ -13,9 +13,8 @@ from typing import Any
 
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper.description import (
-    DESCRIPTION,
     read_description,
-    write_json,
+    write_description,
 )
 
 
@@ -37,9 +36,9 @@ def main(cmd=None) -> None:
     what = read_description(folders[0])
     if folders != [args.output]:
         what = combine({folder: read_description(folder) for folder in folders}, args)
-        write(args.output, what)
+        write_description(args.output, what)
     if args.two_pass:
-        write(args.two_pass, {**what, "type": "two_pass", "experts": {}})
+        write_description(args.two_pass, {**what, "type": "two_pass", "experts": {}})
 
 
 def combine(parts: dict[Path, dict[str, Any]], args) -> dict[str, Any]:
@@ -76,12 +75,6 @@ def combine(parts: dict[Path, dict[str, Any]], args) -> dict[str, Any]:
         "trained_params": trained,
         "deployed_params": base + trained,
     }
-
-
-def write(folder: Path, what: dict[str, Any]) -> None:
-    """Writes a description."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / DESCRIPTION, what)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import argparse
 import json
 import logging
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from espnet_lora_experts.report import decodes
 from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.decoding import DecodeOptions
 from espnet_lora_experts.whisper.description import DESCRIPTION, write_json
 from espnet_lora_experts.whisper.precision import AUTOCAST
 from espnet_lora_experts.whisper.systems import Single
@@ -130,9 +132,12 @@ def decode_all(work, args) -> None:
 
 def load(system: str, backbone: Backbone, args) -> Speech2Text:
     """A system by its name."""
-    names = ("autocast", "batch_seconds", "beam_size", "length_penalty")
-    names += ("max_tokens", "maxlenratio")
-    kwargs = {name: getattr(args, name) for name in names}
+    names = [
+        "autocast",
+        "batch_seconds",
+        *(field.name for field in fields(DecodeOptions)),
+    ]
+    kwargs = {name: getattr(args, name) for name in names if hasattr(args, name)}
     vanilla = Speech2Text.vanilla(backbone, args.langs.split(), **kwargs)
     if system == "vanilla":
         return vanilla

@@ -93,7 +93,8 @@ class LoraMoleModel(WhisperModel):
     Args:
         languages: The target languages.
         experts: PEFT folder of each language's expert.
-        merged_layers: L1: a number of encoder layers, or a fraction of the depth.
+        merged_layers: L1: a number of encoder layers, or as a float up to 1.0 a
+            fraction of the depth (1 is one layer, 1.0 is all).
         combination: ``factor`` (the paper's) or ``delta`` (exact).
         pooling: The router's pooling: ``mean``, ``mean_std`` or ``attentive``.
         fusion_lr_scale: Learning rate of V in multiples of the router's: V starts at
@@ -114,11 +115,11 @@ class LoraMoleModel(WhisperModel):
         super().__init__(languages=languages, language_loss=False, **kwargs)
         load_experts(self, experts)
         depth = self.backbone.encoder_layers
-        layers = merged_layers if merged_layers >= 1 else round(merged_layers * depth)
+        layers = merged_layers
+        if isinstance(layers, float) and 0 < layers <= 1:
+            layers = max(1, round(layers * depth))
         self.fusion_lr_scale = fusion_lr_scale
-        system = MoLE(
-            self.backbone, self.languages, max(1, int(layers)), combination, pooling
-        )
+        system = MoLE(self.backbone, self.languages, int(layers), combination, pooling)
         self.use_system(system, list(system.parameters()))
 
     def terms(self, batch: Batch) -> Terms:

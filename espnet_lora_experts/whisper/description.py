@@ -22,6 +22,12 @@ def read_description(folder: str | os.PathLike) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def write_description(folder: Path, what: Mapping[str, Any]) -> None:
+    """Writes a folder's ``system.json``; the folder is made where it lacks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / DESCRIPTION, what)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON whole or not at all; an equal file stays, with its date."""
     temp = path.with_name(f".{path.name}.{os.getpid()}")

@@ -19,9 +19,8 @@ from espnet_lora_experts.experts.store import load_expert, replacing, save_exper
 from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import (
-    DESCRIPTION,
     read_description,
-    write_json,
+    write_description,
 )
 from espnet_lora_experts.whisper.systems import Experts, MoLE, Single, System
 
@@ -77,7 +76,7 @@ def save_system(
         _save_weights(system, folder / MOLE_WEIGHTS)
     if what["type"] == FULL:
         what["backbone"] = _save_backbone(backbone, folder / "backbone")
-    write_json(folder / DESCRIPTION, {**what, **(facts or {})})
+    write_description(folder, {**what, **(facts or {})})
 
 
 def load_system(folder: str | os.PathLike, backbone: Backbone | None = None):

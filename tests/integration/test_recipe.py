@@ -6,8 +6,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
+
+from espnet_lora_experts.report.kaldi import read_table, write_table
 
 pytestmark = pytest.mark.integration
 
@@ -82,9 +85,30 @@ def test_rerun_with_skip_done_trains_and_decodes_nothing(recipe):
     assert {path: os.stat(path).st_mtime_ns for path in watched} == before
 
 
-def test_experts_of_one_job_each_are_one_system(recipe):
-    options = ["--stage", "3", "--stop_stage", "5", "--expdir", "exp_apart"]
-    done = run(recipe, *options, "--langs", "es ru", "--joint_experts", "false")
+@pytest.fixture(scope="module")
+def own_data(recipe) -> list[str]:
+    """Options for a user's own folders: stereo, 22.05 kHz, two languages."""
+    options = []
+    for kind, name in (("train", "train"), ("valid", "dev"), ("test", "test")):
+        folder = recipe / f"data/my_{name}"
+        folder.mkdir()
+        tables = {"wav.scp": {}, "text": {}, "utt2lang": {}, "utt2spk": {}}
+        for table, rows in tables.items():
+            rows |= read_table(recipe / f"data/{name}" / table)
+        kept = [u for u, lang in tables["utt2lang"].items() if lang in ("es", "ru")]
+        for utt in kept:
+            samples, _ = soundfile.read(recipe / tables["wav.scp"][utt])
+            tables["wav.scp"][utt] = str(folder / f"{utt}.wav")
+            soundfile.write(folder / f"{utt}.wav", np.stack([samples] * 2, 1), 22_050)
+        for table, rows in tables.items():
+            write_table(folder / table, {utt: rows[utt] for utt in kept})
+        options += [f"--{kind}_set{'s' * (kind == 'test')}", f"my_{name}"]
+    return [*options, "--stage", "2", "--langs", "es ru"]
+
+
+def test_experts_of_one_job_each_on_own_data_are_one_system(recipe, own_data):
+    options = [*own_data, "--expdir", "exp_apart", "--stop_stage", "5"]
+    done = run(recipe, *options, "--joint_experts", "false")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     what = json.loads((recipe / "exp_apart/mono/system.json").read_text())
     assert what["experts"] == {
@@ -93,6 +117,19 @@ def test_experts_of_one_job_each_are_one_system(recipe):
     }
     lone = json.loads((recipe / "exp_apart/mono_es/system.json").read_text())
     assert what["trained_params"] == 2 * lone["trained_params"]
+
+
+def test_sweep_compares_a_variant_with_what_was_trained(recipe):
+    (recipe / "depth.txt").write_text("mole L1_1 --model_conf merged_layers=1\n")
+    before = (recipe / "RESULTS.md").read_text()
+    command = ["./sweep.sh", "depth.txt", "--quick", "true"]
+    done = subprocess.run(command, cwd=recipe, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    results = json.loads((recipe / "exp/sweeps/depth/results.json").read_text())
+    systems = results["systems"]
+    assert list(systems) == ["multi", "mole", "mole_L1_1"]
+    assert systems["mole"]["trained_params"] > systems["mole_L1_1"]["trained_params"]
+    assert (recipe / "RESULTS.md").read_text() == before
 
 
 def test_experts_merge_without_training(recipe, clip):

@@ -133,7 +133,7 @@ def test_mole_lid_accuracy_is_the_routers(build, collate):
 
 
 @pytest.mark.parametrize(
-    "merged, layers", [(1, 1), (2, 2), (0.5, 1), (0.75, 2), (0.01, 1)]
+    "merged, layers", [(1, 1), (2, 2), (0.5, 1), (0.75, 2), (0.01, 1), (1.0, 2)]
 )
 def test_mole_depth_is_a_number_or_a_share(build, merged, layers):
     model = build("mole", merged_layers=merged)

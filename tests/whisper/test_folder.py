@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.folder import (
+from espnet_lora_experts.whisper.description import (
     DESCRIPTION,
-    load_system,
     read_description,
-    save_system,
     write_json,
 )
+from espnet_lora_experts.whisper.folder import load_system, save_system
 from espnet_lora_experts.whisper.systems import (
     Experts,
     Single,

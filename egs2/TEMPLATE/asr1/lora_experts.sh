@@ -42,11 +42,13 @@ Models
   --joint_experts true   train all experts side by side in one job; false: one job each
   --train_full false     full fine-tuning too
   --train_kd_logits_only false            distillation without the layers' terms too
+  --tag ""               what stages 6 to 8 train is named with it, exp/mole_TAG: other options beside
+                         the first; see ./sweep.sh --help
 Results
   --systems ""           default: all that were trained
   --cross_experts true   decode every language with every expert too
   --inference_config conf/decode_greedy.yaml  --decode_args ""    for bin/decode
-  --results_md RESULTS.md
+  --results_md RESULTS.md  --results_dir exp    where results.json goes
 END
 )
 
@@ -84,12 +86,14 @@ train_args=""
 joint_experts=true
 train_full=false
 train_kd_logits_only=false
+tag=""
 # Results
 systems=""
 cross_experts=true
 inference_config=conf/decode_greedy.yaml
 decode_args=""
 results_md=RESULTS.md
+results_dir=""
 
 . ./path.sh
 . ./cmd.sh
@@ -99,6 +103,7 @@ results_md=RESULTS.md
 raw=${dumpdir}/raw
 token_list=data/token_list/${backbone//\//--}/tokens.txt
 stats_dir=${expdir}/stats
+suffix=${tag:+_${tag}}
 read -r -a lang_list <<<"${langs}"
 if ${quick}; then
     train_args="--num_iters_per_epoch 4 --max_epoch 1 --batch_bins 320000 ${train_args}"
@@ -220,33 +225,35 @@ fi
 
 if runs 6 "baselines: pooled LoRA$(${train_full} && echo ', full fine-tuning' || true)"; then
     # shellcheck disable=SC2086
-    train multi "${multi_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${multi_args}
+    train "multi${suffix}" "${multi_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${multi_args}
     if ${train_full}; then
         # shellcheck disable=SC2086
-        train full "${full_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${full_args}
+        train "full${suffix}" "${full_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${full_args}
     fi
 fi
 
 if runs 7 "fusion: LoRA MoLE"; then
     # shellcheck disable=SC2086
-    train mole "${mole_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
+    train "mole${suffix}" "${mole_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
         --model_conf "experts=$(experts_conf)" ${mole_args}
 fi
 
 if runs 8 "knowledge distillation"; then
     # shellcheck disable=SC2086
-    train kd "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
+    train "kd${suffix}" "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
         --model_conf "experts=$(experts_conf)" ${distill_args}
     if ${train_kd_logits_only}; then
         # shellcheck disable=SC2086
-        train kd_logits_only "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
+        train "kd_logits_only${suffix}" "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
             --model_conf "experts=$(experts_conf)" --model_conf logits_only=true ${distill_args}
     fi
 fi
 
 if [ -z "${systems}" ]; then
-    for name in vanilla mono two_pass multi mole kd kd_logits_only full; do
-        [ ! -f "${expdir}/${name}/system.json" ] || systems+=" ${name}"
+    for name in vanilla mono two_pass {multi,mole,kd,kd_logits_only,full}{,"${suffix}"}; do
+        if [ -f "${expdir}/${name}/system.json" ] && [[ " ${systems} " != *" ${name} "* ]]; then
+            systems+=" ${name}"
+        fi
     done
 fi
 
@@ -267,7 +274,7 @@ fi
 
 if runs 10 "score"; then
     "${python}" -m espnet_lora_experts.bin.score --expdir "${expdir}" --test_sets "${test_sets}" \
-        --data_root "${raw}" --systems "${systems}" --baseline multi --output "${expdir}" \
+        --data_root "${raw}" --systems "${systems}" --baseline multi --output "${results_dir:-${expdir}}" \
         --results_md "${results_md}" --about "backbone=${backbone} text_policy=${text_policy}"
     if command -v sclite >/dev/null; then
         for dir in "${expdir}"/*/decode_*/*/score_{wer,cer}; do
@@ -275,7 +282,7 @@ if runs 10 "score"; then
         done
         log "sclite's results: ${expdir}/*/decode_*/*/score_{wer,cer}/result.txt"
     fi
-    log "results: ${results_md}, ${expdir}/results.json"
+    log "results: ${results_md}, ${results_dir:-${expdir}}/results.json"
 fi
 
 log "finished in $((SECONDS - stage_begins)) s"
