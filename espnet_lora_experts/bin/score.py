@@ -28,6 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--baseline", default="multi", help="the system that p-values compare with")
     add("--output", type=Path, default="exp", help="results.json is written there")
     add("--results_md", type=Path, help="default: RESULTS.md in --output")
+    add("--command", default="", help="the recipe command that made the results")
     add("--about", default="", help='for the header, e.g. "backbone=x text_policy=raw"')
     add("--samples", type=int, default=1000, help="bootstrap samples")
     add("--seed", type=int, default=0, help="of the bootstrap")
@@ -53,15 +54,17 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     names = args.systems.split()
-    if args.baseline not in names:
-        raise ValueError(
-            f"--baseline must be one of --systems, but got {args.baseline!r};"
-            f" known: {' '.join(names)}"
-        )
     test_sets = decodes.read_test_sets(args.data_root, args.test_sets.split())
     systems = collect.read_systems(args.expdir, names, test_sets, args.skip_missing)
-    meta = environment.describe(MODULE, sys.argv[1:] if cmd is None else cmd)
-    about = dict(pair.split("=", 1) for pair in args.about.split())
+    if args.baseline not in systems:
+        logging.warning(
+            f"no p-values: baseline {args.baseline} is not among the scored systems:"
+            f" {' '.join(systems)}"
+        )
+    words = scoring_words(sys.argv[1:] if cmd is None else cmd, args.command)
+    meta = environment.describe(MODULE, words, args.command)
+    pairs = environment.relative(args.about).split()
+    about: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
     about["utterances"] = {t.name: len(t.utts) for t in test_sets}
     cross = collect.read_cross(args.expdir / "mono", test_sets)
     built = results.build(
@@ -70,6 +73,12 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     write(built, args.output / "results.json", args.results_md)
     print("\n\n".join(tables.summaries(built)))
     return built
+
+
+def scoring_words(words: Sequence[str], command: str) -> list[str]:
+    """The command line without the recipe command, which the page names for itself."""
+    named = ("--command", command, f"--command={command}") if command else ()
+    return [word for word in words if word not in named]
 
 
 def write(built: dict[str, Any], path: Path, results_md: Path | None) -> None:

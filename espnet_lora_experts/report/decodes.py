@@ -40,8 +40,11 @@ class Decode:
 
 
 def modes_of(system: str) -> tuple[str, ...]:
-    """Modes that a system has: a single expert needs a language, two passes find it."""
-    return _ONLY.get(system, MODES)
+    """Modes that a system has: a single expert needs a language, two passes find it.
+
+    ``NAME@...``, the system NAME decoded in another way, has those of NAME.
+    """
+    return _ONLY.get(system.partition("@")[0], MODES)
 
 
 def read_test_sets(data_root: Path, names: Sequence[str]) -> list[TestSet]:

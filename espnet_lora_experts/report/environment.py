@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,34 +11,42 @@ from importlib import metadata
 from pathlib import Path
 
 _PACKAGES = ("espnet-lora-experts", "espnet", "torch", "transformers", "peft", "jiwer")
+_ABSOLUTE = re.compile(r"""(?<![^\s='"({\[,:])/(?!/)[^\s'",:)}\]]+""")  # no URL
 
 
-def describe(module: str, cmd: Sequence[str]) -> dict[str, str]:
-    """Date, versions, commit and command line.
+def describe(module: str, cmd: Sequence[str], run: str = "") -> dict[str, str]:
+    """Date, versions, commit and commands, without absolute paths: the page is shared.
 
     Args:
         module: The module that was run.
-        cmd: Its arguments. Absolute paths are made relative: the page is shared.
+        cmd: Its arguments.
+        run: The command that made what the module scores; "" leaves it out.
     """
-    command = ["python", "-m", module, *map(relative, cmd)]
+    command = shlex.join(["python", "-m", module, *cmd])
+    commands = {"run": " ".join(run.split()), "command": command}
     versions = {name: installed(name) for name in _PACKAGES}
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": platform.python_version(),
         **{name: found for name, found in versions.items() if found},
         "git": git_hash(),
-        "command": " ".join(f'"{arg}"' if " " in arg else arg for arg in command),
+        **{name: relative(text) for name, text in commands.items() if text},
     }
 
 
-def relative(argument: str) -> str:
-    """An argument without absolute paths: from here, or the last part only."""
-    option, equals, value = argument.rpartition("=")
-    if not os.path.isabs(value):
-        return argument
-    path = os.path.relpath(value)
-    short = os.path.basename(value) if path.startswith("..") else path
-    return f"{option}{equals}{short}"
+def relative(text: str) -> str:
+    """A text without absolute paths: each from here, or its last part only.
+
+    Example:
+        >>> relative("--expdir=/somewhere/exp --about 'backbone=/somewhere/tiny x=1'")
+        "--expdir=exp --about 'backbone=tiny x=1'"
+    """
+    return _ABSOLUTE.sub(lambda found: _from_here(found[0]), text)
+
+
+def _from_here(path: str) -> str:
+    short = os.path.relpath(path)
+    return Path(path).name if short.startswith("..") else short
 
 
 def installed(package: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from espnet_lora_experts.report.results import lid_class
 from espnet_lora_experts.whisper import languages
 
 TITLES = {"aware": "Language-aware", "agnostic": "Language-agnostic"}
@@ -21,6 +22,7 @@ def render(results: Mapping[str, Any]) -> str:
 def summaries(results: Mapping[str, Any]) -> list[str]:
     """Titles and tables of the modes that some system has."""
     tables = {title: summary(results, mode) for mode, title in TITLES.items()}
+    tables["Language identification"] = lid_table(results)
     tables["Each expert (row) on every language"] = cross_table(results)
     return [f"## {title}\n\n{table}" for title, table in tables.items() if table]
 
@@ -28,7 +30,11 @@ def summaries(results: Mapping[str, Any]) -> list[str]:
 NOTES = (
     "WER and CER in %, brackets: 95 % bootstrap interval over utterances. Averages and"
     " LID accuracy are over languages. p: paired bootstrap on the average, two-sided."
-    " Mi = 2^20 parameters. RTF: seconds of computing per second of audio."
+    " Mi = 2^20 parameters. RTF: seconds of computing per second of audio. LID accuracy"
+    " says that these recordings can be told apart; where a language has few speakers,"
+    " or a source of its own, the system may hear the voice or the source instead of"
+    " the language. LID counts languages that may share a Whisper token as one; the"
+    " titles of their columns say so (`yue = zh`)."
 )
 
 
@@ -52,6 +58,31 @@ def summary(results: Mapping[str, Any], mode: str) -> str:
         [*head, f"p vs {baseline}", *sizes],
         [summary_row(name, row, mode, langs, baseline) for name, row in rows.items()],
     )
+
+
+def lid_table(results: Mapping[str, Any]) -> str:
+    """LID accuracy by language of each system that found any; "" when none did."""
+    modes = {k: v.get("agnostic", {}) for k, v in results["systems"].items()}
+    scores = {
+        name: {**x["lid_acc_lang"], "avg": x["lid_acc"]}
+        for name, x in modes.items()
+        if "lid_acc_lang" in x
+    }
+    if not scores:
+        return ""
+    *langs, avg = next(iter(scores.values()))
+    titles = [*(lid_heading(lang, langs) for lang in langs), avg]
+    rows = [
+        [name, *(number(x[key], 1) for key in (*langs, avg))]
+        for name, x in scores.items()
+    ]
+    return markdown(["system", *titles], rows)
+
+
+def lid_heading(lang: str, langs: Sequence[str]) -> str:
+    """Column title of a language, with those that LID counts as the same."""
+    same = [x for x in langs if x != lang and lid_class(x) == lid_class(lang)]
+    return " = ".join([lang, *same])
 
 
 def cross_table(results: Mapping[str, Any]) -> str:

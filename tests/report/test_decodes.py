@@ -60,3 +60,8 @@ def test_single_experts_need_a_language_and_two_passes_find_it():
     assert decodes.modes_of("mono") == ("aware",)
     assert decodes.modes_of("two_pass") == ("agnostic",)
     assert decodes.modes_of("kd") == ("aware", "agnostic")
+
+
+@pytest.mark.parametrize("system", ["mono", "two_pass", "kd"])
+def test_a_system_decoded_in_another_way_has_the_same_modes(system):
+    assert decodes.modes_of(f"{system}@30s") == decodes.modes_of(system)

@@ -1,11 +1,13 @@
 """The results dict."""
 
+import doctest
 import json
 
 import numpy as np
 import pytest
 
 from espnet_lora_experts.report import errors, results, tables
+from espnet_lora_experts.whisper import languages
 
 LANGS = ["es"] * 6 + ["fr"] * 4 + ["zh"] * 2
 REFERENCES = [f"a b c {n}" for n in range(10)] + ["你好世界", "你好"]
@@ -83,6 +85,32 @@ def test_identification_is_averaged_over_languages():
     assert row["lid_acc"] == pytest.approx(200 / 3)
 
 
+def test_classes_of_lid_are_the_tokens_of_whisper_without_those_that_have_a_parent():
+    rows = languages.TABLE.values()
+    vocab = {row.token: n for n, row in enumerate(rows) if not row.parent}
+    tokens = {code: languages.token_id(code, vocab) for code in languages.TABLE}
+    classes = {code: results.lid_class(code) for code in languages.TABLE}
+    assert len(set(classes.values())) == len(vocab)
+    for code, token in tokens.items():
+        assert tokens[classes[code]] == token
+        assert languages.get(classes[code]).token in vocab
+
+
+def identified(langs, found):
+    texts = [""] * len(langs)
+    return results.identification(results.Decoded(langs, texts, texts, found))
+
+
+@pytest.mark.parametrize("listed", [["zh", "yue", "es"], ["yue", "zh", "es"]])
+def test_order_of_languages_with_one_token_does_not_matter_to_lid(listed):
+    """Of equal tokens, the one that is listed first is found for both languages."""
+    langs = ["zh", "yue", "es", "es"]
+    row = identified(langs, [listed[0], listed[0], "es", "zh"])
+    assert row["lid_acc_lang"] == {"es": 50.0, "yue": 100.0, "zh": 100.0}
+    swapped = identified(langs, ["zh", "yue", "es", "yue"])
+    assert swapped == row
+
+
 def test_all_empty_hypotheses_are_all_deletions():
     empty = results.Decoded(LANGS, REFERENCES, [""] * len(LANGS))
     row, averages = results.score(empty, 10, 0)
@@ -110,3 +138,7 @@ def test_cross_table_is_scored_like_the_systems():
     built = results.build(systems, {}, samples=10, cross={"es": decoded})
     assert built["cross"] == {"es": built["systems"]["multi"]["aware"]["wer"]}
     assert "|es|50.0|0.0|" in tables.cross_table(built)
+
+
+def test_examples():
+    assert doctest.testmod(results).failed == 0

@@ -53,6 +53,23 @@ def test_summary_cells(built):
     assert "LID %" not in multi
 
 
+def test_lid_is_told_by_language(built):
+    [row] = rows_of(tables.lid_table(built))
+    assert row == {"system": "multi", "es": "50.0", "zh": "100.0", "avg": "75.0"}
+    [summary] = rows_of(tables.summary(built, "agnostic"))
+    assert summary["LID %"] == row["avg"]
+
+
+def test_lid_title_names_the_languages_that_count_as_one():
+    found = ["zh", "zh", "es", "es"]
+    texts = [""] * len(found)
+    decoded = results.Decoded(["zh", "yue", "es", "ru"], texts, texts, found)
+    systems = {"kd": results.System(0, 0, 0, {"agnostic": decoded})}
+    [row] = rows_of(tables.lid_table(results.build(systems, {}, samples=10)))
+    assert list(row) == ["system", "es", "ru", "yue = zh", "zh = yue", "avg"]
+    assert list(row.values()) == ["kd", "100.0", "0.0", "100.0", "100.0", "75.0"]
+
+
 def test_espnet_form(built):
     word, char = tables.espnet_table(built, "WER"), tables.espnet_table(built, "CER")
     assert word.startswith("|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|\n|---|")
@@ -66,11 +83,14 @@ def test_page_has_every_part_once(built):
     page = tables.render(built)
     assert page.startswith("# RESULTS\n\n## Environments\n- date: `2025-01-01`\n")
     assert "- utterances: `test 3`" in page
-    for title in ("## Language-aware", "## Language-agnostic", "## WER", "## CER"):
+    titles = ["Language-aware", "Language-agnostic", "Language identification"]
+    for title in (f"## {name}" for name in [*titles, "WER", "CER"]):
         assert page.count(title + "\n") == 1
 
 
 def test_page_leaves_out_a_mode_that_no_system_has(built):
     only = {**built, "systems": {"mono": built["systems"]["mono"]}}
-    assert "Language-agnostic" not in tables.render(only)
-    assert tables.summary(only, "agnostic") == ""
+    page = tables.render(only)
+    assert "Language-agnostic" not in page
+    assert "Language identification" not in page
+    assert tables.summary(only, "agnostic") == tables.lid_table(only) == ""
