@@ -9,6 +9,7 @@ The options are those of ``espnet2.bin.asr_train`` plus ``--backbone`` and
 
 from __future__ import annotations
 
+from espnet_lora_experts.bin import cli
 from espnet_lora_experts.plugin.task import LoraExpertsTask
 
 
@@ -22,5 +23,5 @@ def main(cmd=None) -> None:
     LoraExpertsTask.main(cmd=cmd)
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # not so in the processes that ESPnet starts for its GPUs
+    cli.run(main)

@@ -23,7 +23,7 @@ from espnet_lora_experts.plugin import checkpoint
 from espnet_lora_experts.plugin.preprocessor import decode_languages
 from espnet_lora_experts.whisper import languages as table
 from espnet_lora_experts.whisper.folder import save_system
-from espnet_lora_experts.whisper.precision import autocast_type
+from espnet_lora_experts.whisper.precision import autocast_context, autocast_type
 from espnet_lora_experts.whisper.prompt import EOT, PROMPT_LENGTH, SOT
 from espnet_lora_experts.whisper.systems import System, decode, encode
 
@@ -64,9 +64,11 @@ class WhisperModel(ESPnetASRModel):
         language_loss: Learn to predict the language token too (so that the model can
             find the language itself); ``<|transcribe|><|notimestamps|>`` never count.
         autocast: Type of the matrix products, see :func:`~.precision.autocast_type`;
-            losses are float32 always. ESPnet's ``use_amp`` works on GPUs only.
+            losses are float32 always. ``none`` leaves it to ESPnet's ``use_amp``, which
+            works on GPUs only.
         pad_to_30s_prob: Share of the training batches padded to 30 s, so that an
-            exported model also works in decoders that always pad.
+            exported model also works in decoders that always pad. The sampler does not
+            know which: ``batch_bins`` bounds batches of natural length only.
         lsm_weight: Label smoothing.
         espnet: What ``ASRTask.build_model`` passes on.
 
@@ -128,16 +130,31 @@ class WhisperModel(ESPnetASRModel):
 
         Returns:
             Loss, statistics, and the batch size as the weight of both.
+
+        Raises:
+            ValueError: A language that is no target, or a text longer than the decoder.
         """
+        self._require_positions(text_lengths.tolist(), kwargs.get("utt_id"))
         batch = self.batch(speech, speech_lengths, text, text_lengths, lang)
-        device = speech.device.type
-        dtype = autocast_type(self.autocast, device)
-        with torch.autocast(device, dtype, enabled=dtype is not None):
+        with autocast_context(self.autocast, speech.device.type):
             terms = self.terms(batch)
         weight = torch.tensor(float(len(batch.langs)), device=speech.device)
         stats = self._statistics(terms, batch.langs)
         self._log_first(stats)
         return force_gatherable((terms["loss"].mean(), stats, weight), speech.device)
+
+    def _require_positions(
+        self, lengths: list[int], utts: Sequence[str] | None
+    ) -> None:
+        positions = self.backbone.config.max_target_positions
+        tokens = max(lengths)
+        if tokens > positions:
+            row = lengths.index(tokens)
+            raise ValueError(
+                f"utterance {utts[row] if utts else row} must have at most {positions} "
+                f"tokens, the decoder's positions, but has {tokens} with its prompt; "
+                "split it or take it out (--iterator_type task leaves it out)"
+            )
 
     def batch(self, speech, speech_lengths, text, text_lengths, lang) -> Batch:
         """Features and shifted text of a batch."""
@@ -234,10 +251,19 @@ class WhisperModel(ESPnetASRModel):
         return torch.tensor(hits, dtype=torch.float32, device=y_BD.device)
 
     def _statistics(self, terms: Terms, langs: Sequence[str]) -> dict[str, Tensor]:
+        """Means over the batch, and over each language's rows: ``loss_es``.
+
+        ESPnet's reporter knows one weight for all of a step's statistics, the batch
+        size. So a language's value of an epoch is the mean of its batches' means, not
+        of its utterances; with several ranks, of the ranks that have the language.
+        ``acc_lid_es`` is of validation only, to keep the lines of the log short.
+        """
         stats = {name: value_B.detach().mean() for name, value_B in terms.items()}
+        split = ("loss", "acc") if self.training else ("loss", "acc", "acc_lid")
+        split = [name for name in split if name in terms]  # ranks need one order
         for code in self.languages:
             rows = [i for i, lang in enumerate(langs) if lang == code]
-            for name in ("loss", "acc"):  # nan (no row) is left out by the reporter
+            for name in split:  # nan (no row) is left out by the reporter
                 value_B = terms[name].detach().float()
                 stats[f"{name}_{code}"] = value_B[rows].mean()
         return stats

@@ -93,8 +93,7 @@ class LoraMoleModel(WhisperModel):
     Args:
         languages: The target languages.
         experts: PEFT folder of each language's expert.
-        merged_layers: L1: a number of encoder layers, or as a float up to 1.0 a
-            fraction of the depth (1 is one layer, 1.0 is all).
+        merged_layers: L1, see :func:`number_of_layers`.
         combination: ``factor`` (the paper's) or ``delta`` (exact).
         pooling: The router's pooling: ``mean``, ``mean_std`` or ``attentive``.
         fusion_lr_scale: Learning rate of V in multiples of the router's: V starts at
@@ -114,12 +113,9 @@ class LoraMoleModel(WhisperModel):
     ):
         super().__init__(languages=languages, language_loss=False, **kwargs)
         load_experts(self, experts)
-        depth = self.backbone.encoder_layers
-        layers = merged_layers
-        if isinstance(layers, float) and 0 < layers <= 1:
-            layers = max(1, round(layers * depth))
+        layers = number_of_layers(merged_layers, self.backbone.encoder_layers)
         self.fusion_lr_scale = fusion_lr_scale
-        system = MoLE(self.backbone, self.languages, int(layers), combination, pooling)
+        system = MoLE(self.backbone, self.languages, layers, combination, pooling)
         self.use_system(system, list(system.parameters()))
 
     def terms(self, batch: Batch) -> Terms:
@@ -255,6 +251,31 @@ class LoraDistillModel(WhisperModel):
 
     def _interpolates(self) -> bool:
         return self.training and float(torch.rand(())) < self.interpolation_prob
+
+
+def number_of_layers(merged_layers: float, depth: int) -> int:
+    """L1 as a number of encoder layers.
+
+    Args:
+        merged_layers: A number of layers, or as a float up to 1.0 a fraction of the
+            depth (1 is one layer, 1.0 is all).
+        depth: Encoder layers of the backbone.
+
+    Raises:
+        ValueError: Neither a whole number nor a fraction.
+
+    Example:
+        >>> [number_of_layers(merged, depth=4) for merged in (1, 1.0, 0.5, 3.0)]
+        [1, 4, 2, 3]
+    """
+    if isinstance(merged_layers, float) and 0 < merged_layers <= 1:
+        return max(1, round(merged_layers * depth))
+    if merged_layers != merged_layers // 1:
+        raise ValueError(
+            "merged_layers must be a whole number of layers or a fraction of the depth "
+            f"up to 1.0, but got {merged_layers}"
+        )
+    return int(merged_layers)
 
 
 def load_experts(model: WhisperModel, experts: Mapping[str, str]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
+
 import numpy as np
 from espnet2.train.preprocessor import CommonPreprocessor
 
 from espnet_lora_experts.whisper import hub, languages
-from espnet_lora_experts.whisper.prompt import Prompter
+from espnet_lora_experts.whisper.features import MAX_SAMPLES
+from espnet_lora_experts.whisper.prompt import PROMPT_LENGTH, Prompter
 
 
 class WhisperPreprocessor(CommonPreprocessor):
@@ -15,7 +19,8 @@ class WhisperPreprocessor(CommonPreprocessor):
     ``text`` becomes the ids of ``<|startoftranscript|><|lang|><|transcribe|>
     <|notimestamps|> text`` (ESPnet's ``sos``/``eos`` convention: the end is the model's
     to add), and ``lang``, the language code, becomes its characters' code points.
-    Noise, reverberation, volume and data augmentation are ESPnet's.
+    Noise, reverberation, volume and data augmentation are ESPnet's; a clip that its
+    effects (``speed_perturb``) make longer than 30 s stays as it was before them.
 
     Args:
         train: Training or not; augmentation is for training.
@@ -41,7 +46,12 @@ class WhisperPreprocessor(CommonPreprocessor):
             raise ValueError(
                 "bpemodel must be the backbone (hub id or folder), got None"
             )
-        self.prompter = Prompter(hub.resolve(bpemodel))
+        if self.data_aug is not None:
+            self.data_aug = partial(_within_30_s, self.data_aug)
+        folder = hub.resolve(bpemodel)
+        self.prompter = Prompter(folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self.positions: int = config["max_target_positions"]
         self.language = language
 
     def __call__(self, uid: str, data: dict) -> dict[str, np.ndarray]:
@@ -63,10 +73,22 @@ class WhisperPreprocessor(CommonPreprocessor):
                 f"utterance {uid} must have samples, but its audio is empty"
             )
         if "text" in data and isinstance(data["text"], str):
-            ids = self.prompter.prompt(code) + self.prompter.encode(data["text"], code)
-            data["text"] = np.array(ids, dtype=np.int64)
+            data["text"] = np.array(self._ids(data["text"], code), dtype=np.int64)
         data["lang"] = encode_language(languages.get(code).code)
         return data
+
+    def fits(self, text: str, code: str) -> bool:
+        """Whether a text with its prompt has room in the decoder's positions."""
+        most = PROMPT_LENGTH + len(f" {text}".encode())  # a token is a byte or more
+        return most <= self.positions or len(self._ids(text, code)) <= self.positions
+
+    def _ids(self, text: str, code: str) -> list[int]:
+        return self.prompter.prompt(code) + self.prompter.encode(text, code)
+
+
+def _within_30_s(effects, speech: np.ndarray, fs: int) -> np.ndarray:
+    changed = effects(speech, fs)
+    return changed if len(changed) <= MAX_SAMPLES else speech
 
 
 def encode_language(code: str) -> np.ndarray:

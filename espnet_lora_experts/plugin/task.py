@@ -119,8 +119,9 @@ class LoraExpertsTask(asr.ASRTask):
         data = iter_options.data_path_and_name_and_type
         world = torch.distributed.get_world_size() if iter_options.distributed else 1
         utt2lang = _read_utt2lang(data)
+        lengths = _read_lengths(iter_options.shape_files, utt2lang, args.model_conf)
         sampler = LanguageSampler(
-            lengths=_read_lengths(iter_options.shape_files, utt2lang, args.model_conf),
+            lengths=_decodable(lengths, utt2lang, data, iter_options.preprocess_fn),
             utt2lang=utt2lang,
             batch_bins=iter_options.batch_bins,
             shuffle=iter_options.train,
@@ -157,6 +158,23 @@ def _read_lengths(shape_files, utt2lang, model_conf) -> dict[str, int]:
             f"{model_conf['languages']} and are left out"
         )
     return {utt: int(shape.split(",")[0]) for utt, shape in kept.items()}
+
+
+def _decodable(lengths, utt2lang, data, process) -> dict[str, int]:
+    """Utterances whose text has room in the decoder; a warning counts the others."""
+    paths = [path for path, name, kind in data if (name, kind) == ("text", "text")]
+    if not paths or not isinstance(process, WhisperPreprocessor):
+        return lengths  # the model checks it in each batch
+    texts = read_2columns_text(paths[0])
+    known = [utt for utt in lengths if utt in texts and utt in utt2lang]
+    long = {utt for utt in known if not process.fits(texts[utt], utt2lang[utt])}
+    if long:
+        logging.warning(
+            f"{len(long)} utterance(s) have more tokens than the decoder's "
+            f"{process.positions} positions and are left out: "
+            f"{', '.join(sorted(long)[:3])} ..."
+        )
+    return {utt: n for utt, n in lengths.items() if utt not in long}
 
 
 def _read_utt2lang(data) -> dict[str, str]:

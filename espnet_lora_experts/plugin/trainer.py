@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from itertools import pairwise
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from espnet2.train.reporter import Reporter
@@ -34,14 +33,19 @@ class ExpertTrainer(Trainer):
 
     @staticmethod
     def resume(checkpoint, *args, **kwargs):
-        """Resumes, or says what to do about a broken checkpoint."""
+        """Resumes, or says which file cannot be resumed from and what to do.
+
+        Raises:
+            ValueError: The checkpoint is broken, or of another model or optimizer.
+        """
         try:
             Trainer.resume(checkpoint, *args, **kwargs)
-        except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
-            raise RuntimeError(
-                f"{checkpoint} must be a whole checkpoint, but is not: {error}. "
-                f"Remove {Path(checkpoint).name} to train from the start, or copy back "
-                "an intact one"
+        except Exception as error:  # a damaged file can end in any of them
+            raise ValueError(
+                f"{checkpoint} must be a whole checkpoint of this model, but is not "
+                f"({type(error).__name__}: {error}); give another --output_dir (a "
+                f"recipe's --expdir), or remove {Path(checkpoint).parent} to train "
+                "from the start"
             ) from error
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
@@ -10,7 +11,7 @@ AUTOCAST = ("auto", "none", "bfloat16", "float16")
 
 
 def autocast_type(autocast: str, device: str) -> torch.dtype | None:
-    """The type for ``torch.autocast``; None leaves everything in float32.
+    """The type for ``torch.autocast``; None leaves everything as it is.
 
     Args:
         autocast: ``none``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 where the
@@ -32,6 +33,19 @@ def autocast_type(autocast: str, device: str) -> torch.dtype | None:
     if autocast == "auto":
         return torch.bfloat16 if _has_bfloat16(device) else None
     return None if autocast == "none" else getattr(torch, autocast)
+
+
+def autocast_context(autocast: str, device: str) -> AbstractContextManager:
+    """The context of matrix products in :func:`autocast_type`.
+
+    Without a type a surrounding ``torch.autocast`` stays, such as ESPnet's ``use_amp``.
+
+    Args:
+        autocast: See :func:`autocast_type`.
+        device: ``cpu`` or ``cuda``.
+    """
+    dtype = autocast_type(autocast, device)
+    return nullcontext() if dtype is None else torch.autocast(device, dtype)
 
 
 @cache

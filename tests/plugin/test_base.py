@@ -76,7 +76,19 @@ def test_statistics_of_each_language(build, collate):
     ru = [model(**collate(utt))[1]["loss"] for utt in ("a1", "a5")]
     torch.testing.assert_close(stats["loss_ru"], sum(ru) / 2)
     torch.testing.assert_close(stats["loss_es"], model(**collate("a2"))[1]["loss"])
-    assert stats["loss_ja"].isnan() and stats["acc_ja"].isnan()
+    hits = [model(**collate(utt))[1]["acc_lid"] for utt in ("a1", "a5")]
+    torch.testing.assert_close(stats["acc_lid_ru"], sum(hits) / 2)
+    assert all(stats[f"{name}_ja"].isnan() for name in ("loss", "acc", "acc_lid"))
+
+
+@pytest.mark.parametrize("kind, finds", [("experts", False), ("multi", True)])
+def test_lid_accuracy_of_each_language_is_for_validation(build, collate, kind, finds):
+    """Of models that find the language; training's log lines are long enough."""
+    model, batch = build(kind), collate("a1")
+    training, validation = model(**batch)[1], model.eval()(**batch)[1]
+    own = {f"acc_lid_{code}" for code in model.languages} if finds else set()
+    assert set(validation) - set(training) == own
+    assert set(training) <= set(validation)
 
 
 def test_languages_that_share_a_token_are_one_class(build, monkeypatch):
@@ -119,6 +131,30 @@ def test_bfloat16_is_close_to_float32(build, collate, gradients, kind):
     assert not torch.equal(loss, other)
     torch.testing.assert_close(loss, other, rtol=0.02, atol=0.02)
     assert all(g.dtype == torch.float32 for g in gradients(half, other).values())
+
+
+@every_kind
+def test_without_a_type_of_its_own_the_surrounding_one_holds(build, collate, kind):
+    """So that ESPnet's ``use_amp`` has an effect; a type of the model's own wins."""
+    plain, half = build(kind), build(kind, autocast="bfloat16")
+    batch = collate("a1", "a2", "a3")
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = plain(**batch)[0]
+    with torch.autocast("cpu", torch.float16):
+        own = half(**batch)[0]
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, half(**batch)[0]) and torch.equal(own, inside)
+    assert not torch.equal(inside, plain(**batch)[0])
+
+
+def test_text_beyond_the_decoders_positions_is_named(build, collate):
+    """The tiny decoder has 32: four of the prompt, a space and 27 letters."""
+    model = build("experts")
+    assert model(**collate("a2", text="x" * 27))[0].isfinite()
+    batch = collate("a2", "a4", text="x" * 28)
+    message = "utterance a2 must have at most 32 tokens.* has 33 .*split it"
+    with pytest.raises(ValueError, match=message):
+        model(**batch, utt_id=["a2", "a4"])
 
 
 def test_label_smoothing_is_espnets_option(build, collate):

@@ -1,13 +1,17 @@
 """What each model trains, what it leaves alone, and what its loss is."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from espnet_lora_experts.experts.distill import js_divergence
 from espnet_lora_experts.experts.layer import ExpertLinear
 from espnet_lora_experts.plugin.task import LoraExpertsTask
 from espnet_lora_experts.whisper.systems import Experts, decode, encode
 
+ROOT = Path(__file__).resolve().parents[2]
 FIELDS = ("speech", "speech_lengths", "text", "text_lengths", "lang")
 
 KINDS = ["experts", "multi", "mole", "distill", "logits_only", "full"]
@@ -133,12 +137,25 @@ def test_mole_lid_accuracy_is_the_routers(build, collate):
 
 
 @pytest.mark.parametrize(
-    "merged, layers", [(1, 1), (2, 2), (0.5, 1), (0.75, 2), (0.01, 1), (1.0, 2)]
+    "merged, layers",
+    [(1, 1), (2, 2), (0.5, 1), (0.75, 2), (0.01, 1), (1.0, 2), (2.0, 2)],
 )
 def test_mole_depth_is_a_number_or_a_share(build, merged, layers):
     model = build("mole", merged_layers=merged)
     assert model.system.merged_layers == layers
     assert len(model.system.fusion.V_IN) == 6 * layers
+
+
+def test_best_mole_is_chosen_by_what_its_router_changes(build, collate, shake):
+    """The criterion of the YAML; under the true language acc does not know it."""
+    conf = yaml.safe_load((ROOT / "conf/train_mole.yaml").read_text("utf-8"))
+    [(phase, name, _)] = conf["best_model_criterion"]
+    model, batch = build("mole").eval(), collate(*UTTS)
+    before = model(**batch)[1]
+    shake(model.system.router.parameters(), 0)
+    after = model(**batch)[1]
+    assert phase == "valid" and after[name] != before[name]
+    assert after["acc"] == before["acc"]
 
 
 def test_mole_fusion_has_a_learning_rate_of_its_own(build, arguments):
@@ -294,6 +311,8 @@ def test_teacher_is_the_experts_whatever_the_student_does(build, collate, prob):
         ),
         ("distill", {"experts": {}}, ValueError, r"lacks \['es', 'ja', 'ru'\]"),
         ("mole", {"merged_layers": 3}, ValueError, "1 to 2 .*got 3"),
+        ("mole", {"merged_layers": 1.5}, ValueError, "whole number .*got 1.5"),
+        ("mole", {"merged_layers": -0.5}, ValueError, "whole number .*got -0.5"),
         (
             "mole",
             {"experts": dict.fromkeys(LANGS, "nowhere")},

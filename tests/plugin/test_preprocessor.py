@@ -11,6 +11,7 @@ from espnet_lora_experts.plugin.preprocessor import (
     encode_language,
 )
 from espnet_lora_experts.plugin.task import LoraExpertsTask
+from espnet_lora_experts.whisper.features import MAX_SAMPLES
 from espnet_lora_experts.whisper.languages import TABLE
 
 
@@ -41,6 +42,23 @@ def test_text_gets_its_languages_prompt(process, prompter, code, token, text):
 
 def test_empty_text_is_the_prompt_alone(process):
     assert len(process()("u", utterance(text=""))["text"]) == 4
+
+
+@pytest.mark.parametrize(
+    "code, letter, count, fits",
+    [
+        ("es", "x", 27, True),  # 32 positions: four of the prompt and a space
+        ("es", "x", 28, False),
+        ("ja", "x", 28, True),  # no space
+        ("ja", "い", 9, True),  # three bytes each
+        ("ja", "い", 10, False),
+    ],
+)
+def test_text_must_fit_into_the_decoder(process, code, letter, count, fits):
+    whole, text = process(), letter * count
+    assert whole.positions == 32 and whole.fits(text, code) == fits
+    ids = whole("u", utterance(text=text, lang=code))["text"]
+    assert (len(ids) <= 32) == fits
 
 
 def test_language_is_a_default_for_utterances_without(process):
@@ -122,3 +140,30 @@ def test_espnets_augmentation_is_reachable(arguments, noise, options):
     assert not np.allclose(outs[True], speech)
     if "speech_volume_normalize" not in options(noise):
         assert np.array_equal(outs[False], speech)
+
+
+@pytest.mark.parametrize(
+    "samples, factor, expected",
+    [
+        (8000, 0.5, 16_000),
+        (MAX_SAMPLES // 2, 0.5, MAX_SAMPLES),
+        (MAX_SAMPLES // 2 + 1, 0.5, MAX_SAMPLES // 2 + 1),
+        (MAX_SAMPLES, 2.0, MAX_SAMPLES // 2),
+    ],
+)
+def test_effects_never_make_a_clip_longer_than_30_s(
+    arguments, samples, factor, expected
+):
+    """Such a clip stays as it was, to the last bit."""
+    conf = {
+        "fs": 16_000,
+        "data_aug_effects": [[1.0, "speed_perturb", {"factor": factor}]],
+        "data_aug_num": [1, 1],
+        "data_aug_prob": 1.0,
+    }
+    args = arguments(use_preprocessor=True, preprocessor_conf=conf)
+    process = LoraExpertsTask.build_preprocess_fn(args, train=True)
+    speech = np.random.RandomState(0).uniform(-0.5, 0.5, samples).astype(np.float32)
+    out = process("u", utterance(speech=speech.copy()))["speech"]
+    assert len(out) == expected
+    assert np.array_equal(out, speech) == (expected == samples)

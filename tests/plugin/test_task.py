@@ -125,6 +125,23 @@ def test_a_job_may_train_some_of_the_corpus_languages(factory):
     }
 
 
+def test_texts_beyond_the_decoders_positions_are_left_out(
+    factory, corpus, tmp_path, caplog
+):
+    texts = {utt: text for utt, (_, _, text) in corpus.utts.items()}
+    texts |= {"a1": "д" * 14, "a5": "т" * 13}  # two bytes each: 33 and 31 tokens
+    path = tmp_path / "text"
+    path.write_text("".join(f"{u} {t}\n" for u, t in texts.items()), "utf-8")
+    data = [(str(corpus.path / "wav.scp"), "speech", "sound")]
+    data += [(str(path), "text", "text")]
+    data += [(str(corpus.path / "utt2lang"), "lang", "text")]
+    with caplog.at_level("WARNING"):
+        left = factory(train=False, data_path_and_name_and_type=data).sampler
+    assert left.quota == {"es": 3, "ja": 1, "ru": 1} and "a1" not in left.cost
+    assert "1 utterance(s) have more tokens than the decoder's 32" in caplog.text
+    assert "left out: a1 ..." in caplog.text
+
+
 def test_sampling_weights_arrive(factory):
     weights = {"es": 1.0, "ja": 1.0, "ru": 4.0}
     sampler = factory(sampler_conf={"weights": weights}).sampler

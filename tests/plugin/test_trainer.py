@@ -3,7 +3,9 @@
 import argparse
 import json
 import logging
+import math
 import multiprocessing
+import shutil
 
 import pytest
 import torch
@@ -95,14 +97,44 @@ def test_checkpoints_hold_tensors_only(trained):
         assert HASH_KEY in state and len(state) == 1 + 3 * 2 * 32
 
 
+@pytest.fixture
+def refused(command, tmp_path):
+    """The one clear error of a checkpoint that cannot be resumed: file and fix."""
+
+    def refused(**options):
+        with pytest.raises(ValueError) as caught:
+            train.main(command(tmp_path, resume=True, **options))
+        message = str(caught.value)
+        path = tmp_path / "checkpoint.pth"
+        assert message.startswith(f"{path} must be a whole checkpoint of this model")
+        assert message.count("must be a whole checkpoint") == 1
+        assert "another --output_dir (a recipe's --expdir)" in message
+        assert message.endswith(f"or remove {tmp_path} to train from the start")
+        return message
+
+    return refused
+
+
 @pytest.mark.parametrize("kept", [0, 1, 2000])
-def test_broken_checkpoint_is_one_clear_error(trained, command, tmp_path, kept):
+def test_broken_checkpoint_is_one_clear_error(trained, refused, tmp_path, kept):
     whole = (trained / "checkpoint.pth").read_bytes()
     (tmp_path / "checkpoint.pth").write_bytes(whole[:kept])
-    with pytest.raises(RuntimeError, match="must be a whole checkpoint") as caught:
-        train.main(command(tmp_path, resume=True))
-    assert str(tmp_path / "checkpoint.pth") in str(caught.value)
-    assert "Remove checkpoint.pth to train from the start" in str(caught.value)
+    refused()
+
+
+def test_checkpoint_without_a_part_is_one_clear_error(trained, refused, tmp_path):
+    whole = states(trained)
+    torch.save({"model": whole["model"]}, tmp_path / "checkpoint.pth")
+    assert "(KeyError: 'reporter')" in refused()
+
+
+@pytest.mark.parametrize("conf", [{"languages": ["es", "ru"]}, {"r": 4}])
+def test_checkpoint_of_another_model_is_one_clear_error(
+    trained, refused, tmp_path, conf
+):
+    shutil.copy(trained / "checkpoint.pth", tmp_path)
+    message = refused(model_conf={"languages": LANGS, "r": 2, **conf})
+    assert "trained tensors, but" in message and "same model_conf?" in message
 
 
 def test_export_is_a_system_that_loads(trained, corpus):
@@ -187,6 +219,9 @@ def test_two_ranks_equal_one(command, tmp_path):
             torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5)
             moved += float(value.abs().sum()) if "lora_B" in name else 0
     assert moved > 1  # B starts at zero
+    reporter = states(tmp_path / "two")["reporter"]["stats"][1]
+    for part in ("train", "valid"):  # also where a rank lacks the language
+        assert all(math.isfinite(reporter[part][f"loss_{code}"]) for code in LANGS)
     assert (tmp_path / "two/system.json").exists()
 
 

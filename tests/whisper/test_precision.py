@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espnet_lora_experts.whisper import precision
-from espnet_lora_experts.whisper.precision import autocast_type
+from espnet_lora_experts.whisper.precision import autocast_context, autocast_type
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -37,6 +37,15 @@ def test_auto_is_bfloat16_where_the_hardware_has_it(
     precision._has_bfloat16.cache_clear()
     request.addfinalizer(precision._has_bfloat16.cache_clear)
     assert autocast_type("auto", device) is dtype
+
+
+@pytest.mark.parametrize(
+    "name, dtype", [("none", torch.float16), ("bfloat16", torch.bfloat16)]
+)
+def test_a_surrounding_type_stays_where_none_is_named(name, dtype):
+    matrix = torch.ones(2, 2)
+    with torch.autocast("cpu", torch.float16), autocast_context(name, "cpu"):
+        assert (matrix @ matrix).dtype is dtype
 
 
 def test_unknown_types_are_errors():
