@@ -17,7 +17,8 @@ def parse(
     """Parses a command line; ``--config`` names a YAML of other defaults.
 
     Raises:
-        ValueError: The YAML has a key that is no option.
+        ValueError: The YAML is none, has a key that is no option, or a value that the
+            option does not take.
 
     Example:
         >>> parser = argparse.ArgumentParser()
@@ -35,16 +36,46 @@ def parse(
 
 
 def _set_defaults(parser: argparse.ArgumentParser, path: Path) -> None:
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    known = {action.dest: action for action in parser._actions}
-    unknown = sorted(set(values) - set(known))
+    values = _read(path)
+    known = {action.dest: action for action in parser._actions if action.dest != "help"}
+    unknown = sorted(map(str, set(values) - set(known)))
     if unknown:
         raise ValueError(
             f"{path} must have options of {sorted(known)}, but got {unknown}"
         )
-    parser.set_defaults(**values)
-    for name in values:
-        known[name].required = False
+    for name, value in values.items():
+        action = known[name]
+        _check(action, value, path)
+        # As text, argparse converts it to the option's type, or refuses it.
+        typed = action.type is not None and value is not None
+        parser.set_defaults(**{name: str(value) if typed else value})
+        action.required = False
+
+
+def _check(action: argparse.Action, value: object, path: Path) -> None:
+    """What argparse does not check in defaults."""
+    choices = [True, False] if action.nargs == 0 else action.choices
+    if choices and value not in choices:
+        raise ValueError(
+            f"{path}: {action.dest} must be one of {[*choices]}, but got {value!r}"
+        )
+    if not choices and action.type is None and not isinstance(value, str):
+        raise ValueError(
+            f"{path}: {action.dest} must be text, but got {value!r}; quote it"
+        )
+
+
+def _read(path: Path) -> dict:
+    if not path.is_file():
+        raise ValueError(f"--config must be a YAML file, but got {path}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} must be YAML, but got: {reason}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must have lines 'option: value', but got {values!r}")
+    return values
 
 
 def run(main: Callable[[], object]) -> None:

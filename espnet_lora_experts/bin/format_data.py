@@ -2,17 +2,24 @@
 
     python -m espnet_lora_experts.bin.format_data --langs "es ru" \
         --in_dirs "data/train data/test" --out_dirs "dump/raw/train dump/raw/test"
+
+Dump dirs that were made elsewhere can be checked before they are trained on:
+
+    python -m espnet_lora_experts.bin.format_data --check_dirs "dump/raw/train"
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
+import random
 import re
 import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import soundfile
 from tqdm import tqdm
@@ -20,9 +27,15 @@ from tqdm import tqdm
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper import languages
-from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE, convert_audio
 
 TEXT_POLICIES = ("raw", "lower", "normalized")
+MAX_SECONDS = 30.0
+"""Whisper hears no more at once."""
+LONGEST_NAME = 200
+"""Letters of a file name; file systems take 255."""
+FIRST, SOME = 5, 20
+"""Utterances of a dump dir whose audio is checked: from its start, and at random."""
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -30,11 +43,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--in_dirs", required=True, help="wav.scp text utt2lang utt2spk"
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--in_dirs", default="", help="wav.scp text utt2lang utt2spk")
+    task.add_argument(
+        "--check_dirs", default="", help="dump dirs: only check that they are at 16 kHz"
     )
-    parser.add_argument("--out_dirs", required=True, help="as many folders to write")
-    parser.add_argument("--langs", required=True, help='language codes, e.g. "es ru"')
+    parser.add_argument("--out_dirs", default="", help="as many folders to write")
+    parser.add_argument("--langs", default="", help='language codes, e.g. "es ru"')
     parser.add_argument(
         "--text_policy",
         default="raw",
@@ -42,25 +57,50 @@ def get_parser() -> argparse.ArgumentParser:
         help="raw: as it is; lower: lower case; normalized: as scored (no punctuation)",
     )
     parser.add_argument("--min_wav_duration", type=float, default=0.1, help="seconds")
-    parser.add_argument("--max_wav_duration", type=float, default=30.0, help="seconds")
+    parser.add_argument(
+        "--max_wav_duration", type=float, default=MAX_SECONDS, help="seconds"
+    )
     parser.add_argument("--nj", type=int, default=2, help="threads")
     return parser
 
 
 def main(cmd=None) -> None:
-    """Formats every data dir."""
+    """Formats every data dir, or checks every dump dir."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
     args = get_parser().parse_args(cmd)
-    in_dirs, out_dirs = args.in_dirs.split(), args.out_dirs.split()
-    if len(in_dirs) != len(out_dirs):
+    for folder in args.check_dirs.split():
+        check_dir(Path(folder))
+    if args.in_dirs:
+        check_options(args)
+        pairs = zip(args.in_dirs.split(), args.out_dirs.split(), strict=True)
+        for source, target in pairs:
+            format_dir(Path(source), Path(target), args)
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuses options that do not fit together, before anything is written.
+
+    Raises:
+        ValueError: Names the option.
+    """
+    given, wanted = len(args.out_dirs.split()), len(args.in_dirs.split())
+    if given != wanted:
         raise ValueError(
-            f"--out_dirs must be as many as --in_dirs, but got {len(out_dirs)} for "
-            f"{len(in_dirs)}"
+            f"--out_dirs must be as many as --in_dirs, but got {given} for {wanted}"
         )
+    if not args.langs.split():
+        raise ValueError("--langs must be language codes, but got none")
     for code in args.langs.split():
         languages.get(code)
-    for source, target in zip(in_dirs, out_dirs, strict=True):
-        format_dir(Path(source), Path(target), args)
+    shortest, longest = args.min_wav_duration, args.max_wav_duration
+    if not 0 <= shortest < longest <= MAX_SECONDS:
+        raise ValueError(
+            "--min_wav_duration and --max_wav_duration must be seconds with 0 <= min < "
+            f"max <= {MAX_SECONDS} (Whisper hears no more at once), but got {shortest} "
+            f"and {longest}"
+        )
+    if args.nj < 1:
+        raise ValueError(f"--nj must be 1 or more threads, but got {args.nj}")
 
 
 def format_dir(source: Path, target: Path, args: argparse.Namespace) -> None:
@@ -102,7 +142,7 @@ def partial_format(tables, target: Path, args):
         text = apply_policy(text, code, args.text_policy)
         if not text:
             return "has no text"
-        path = target / "data" / f"{utt}.flac"
+        path = target / "data" / file_name(utt)
         samples = _convert(tables["wav.scp"][utt], path)
         if isinstance(samples, str):
             return samples
@@ -115,19 +155,28 @@ def partial_format(tables, target: Path, args):
     return work
 
 
+def file_name(utt: str) -> str:
+    """A safe name of the utterance's file; different ids have different names.
+
+    Example:
+        >>> file_name("es_a-1.x"), file_name("id7/clip/01"), file_name("..")
+        ('es_a-1.x.flac', 'id7%2Fclip%2F01.flac', '%2E..flac')
+    """
+    name = quote(utt, safe="").replace("~", "%7E")
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    if len(name) > LONGEST_NAME:
+        name = f"{name[:100]}~{hashlib.sha256(utt.encode()).hexdigest()}"
+    return f"{name}.flac"
+
+
 def _convert(source: str, path: Path) -> int | str:
-    """Number of samples written, or why it could not be."""
-    if path.exists():
-        return soundfile.info(path).frames
+    """Number of samples of the converted file, or why there is none."""
     try:
-        samples_S = read_audio(source)
+        return convert_audio(source, path)
     except ValueError as error:
         logging.warning(str(error))
         return "has unreadable or empty audio"
-    temp = path.with_name(f".{path.name}")
-    soundfile.write(temp, samples_S, SAMPLE_RATE, format="FLAC")
-    temp.rename(path)
-    return len(samples_S)
 
 
 def apply_policy(text: str, code: str, policy: str) -> str:
@@ -158,6 +207,30 @@ def write_tables(target: Path, rows: list[dict]) -> None:
     spk2utt = {spk: " ".join(utts) for spk, utts in sorted(by_speaker.items())}
     write_table(target / "spk2utt", spk2utt)
     write_table(target / "feats_type", {"raw": ""})
+
+
+def check_dir(folder: Path) -> None:
+    """Checks that a dump dir's audio is at 16 kHz: some headers, not all.
+
+    ESPnet's reader drops the sampling rate, so that training would hear anything else
+    slowed down or sped up, and never say so.
+
+    Raises:
+        FileNotFoundError: No wav.scp.
+        ValueError: An utterance's audio is unreadable or at another rate.
+    """
+    wavs = read_table(folder / "wav.scp")
+    chosen = random.Random(0).sample([*wavs], min(SOME, len(wavs)))
+    for utt in [*wavs][:FIRST] + chosen:
+        try:
+            rate = soundfile.info(wavs[utt]).samplerate
+        except soundfile.LibsndfileError as error:
+            rate = error
+        if rate != SAMPLE_RATE:
+            raise ValueError(
+                f"{folder}: utterance {utt} must be a file at {SAMPLE_RATE} Hz, but "
+                f"got {rate} ({wavs[utt]}); run stage 2, which converts any audio"
+            )
 
 
 def _report(reasons: Counter, source: Path, kept: int) -> None:

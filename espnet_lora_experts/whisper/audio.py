@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -44,3 +47,50 @@ def _read(path: str) -> tuple[np.ndarray, int]:
     command = path.rstrip()[:-1]
     run = subprocess.run(command, shell=True, check=True, stdout=subprocess.PIPE)
     return soundfile.read(io.BytesIO(run.stdout), dtype="float32", always_2d=True)
+
+
+def convert_audio(source: str, path: Path) -> int:
+    """Writes what :func:`read_audio` gives as FLAC; a file of the same source stays.
+
+    The file holds a hash of its source's name, date and size as a comment, by which a
+    changed source is noticed. Of a pipe, the files that its command names count.
+
+    Args:
+        source: As :func:`read_audio` takes it.
+        path: File to write, whole or not at all.
+
+    Returns:
+        Number of samples.
+
+    Raises:
+        ValueError: As :func:`read_audio`.
+    """
+    stamp = _stamp(source)
+    kept = _samples_of(path, stamp)
+    if kept is not None:
+        return kept
+    samples_S = read_audio(source)
+    temp = path.with_name(f".{path.name}")
+    with soundfile.SoundFile(temp, "w", SAMPLE_RATE, 1, format="FLAC") as file:
+        file.comment = stamp
+        file.write(samples_S)
+    temp.rename(path)
+    return len(samples_S)
+
+
+def _stamp(source: str) -> str:
+    names = sorted({source, *re.split(r"[\s\"'<>|;&()]+", source)})
+    found = [os.stat(name) for name in names if os.path.isfile(name)]
+    facts = [source, *((file.st_mtime_ns, file.st_size) for file in found)]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _samples_of(path: Path, stamp: str) -> int | None:
+    """Number of samples of a file with this stamp, None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        with soundfile.SoundFile(path) as file:
+            return file.frames if file.comment == stamp else None
+    except soundfile.LibsndfileError:
+        return None

@@ -1,6 +1,7 @@
 """Stage 2: everything that can be wrong in a data dir is counted or an error."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -57,6 +58,28 @@ def test_tables_are_sorted_and_complete(run, data, write_table):
 
 def test_speakers_default_to_utterances(run, data):
     assert read(run() / "utt2spk") == {utt: utt for utt in UTTS}
+
+
+ODD = ["id10/5r0/01", "id10%2F5r0%2F01", "..", ".a", "a", "~", "я" * 60, "я" * 61]
+
+
+def test_any_utterance_id_gets_a_file_of_its_own(run, data, write_table):
+    """A slash as in VoxCeleb, a dot in front, more bytes than a file name holds."""
+    samples = {utt: np.full(1600 + i, 0.1) for i, utt in enumerate(ODD)}
+    wavs = {utt: data / f"{len(sound)}.wav" for utt, sound in samples.items()}
+    for utt, path in wavs.items():
+        soundfile.write(path, samples[utt], 16_000)
+    write_table(data / "wav.scp", wavs)
+    write_table(data / "text", dict.fromkeys(ODD, "uno"))
+    write_table(data / "utt2lang", dict.fromkeys(ODD, "es"))
+    dump = run()
+    ours = read(dump / "wav.scp")
+    assert list(ours) == list(read(dump / "text")) == sorted(ODD)
+    for utt, path in ours.items():
+        assert soundfile.info(path).frames == len(samples[utt])
+        name = path.removeprefix(f"{dump}/data/")
+        assert re.fullmatch(r"[A-Za-z0-9%_-][A-Za-z0-9%._~-]*\.flac", name)
+        assert len(name) < 210
 
 
 def test_stereo_at_44_kHz_becomes_mono_at_16(run, tmp_path, write_data):
@@ -180,6 +203,42 @@ def test_rerun_keeps_what_is_done(run, data):
     assert {p for p in again if again[p] != first[p]} == {lost}
 
 
+def test_rerun_takes_the_audio_that_was_replaced(run, data, write_table):
+    dump = run()
+    soundfile.write(data / "a-es.flac", np.full(4000, 0.25), 16_000)  # another take
+    wavs = read(data / "wav.scp")
+    write_table(data / "wav.scp", wavs | {"b-ru": wavs["c-es"]})  # another file
+    run()
+    samples = {"a-es": "4000", "b-ru": "16000", "c-es": "16000"}
+    assert read(dump / "utt2num_samples") == samples
+    ours = read(dump / "wav.scp")
+    assert np.array_equal(soundfile.read(ours["a-es"])[0], np.full(4000, 0.25))
+    same = [soundfile.read(ours[utt])[0] for utt in ("b-ru", "c-es")]
+    assert np.array_equal(*same)
+
+
+def test_durations_are_in_seconds(run, data):
+    assert list(read(run("--min_wav_duration", "0.6") / "text")) == ["a-es", "c-es"]
+    assert list(read(run("--max_wav_duration", "0.7") / "text")) == ["a-es", "b-ru"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--min_wav_duration", "2", "--max_wav_duration", "1"], "but got 2.0 and 1.0"),
+        (["--min_wav_duration", "-1"], "must be seconds with 0 <= min < max"),
+        (["--max_wav_duration", "31"], "max <= 30.0 .*, but got 0.1 and 31.0"),
+        (["--max_wav_duration", "nan"], "but got 0.1 and nan"),
+        (["--nj", "0"], "--nj must be 1 or more threads, but got 0"),
+        (["--langs", " "], "--langs must be language codes, but got none"),
+    ],
+)
+def test_options_that_do_not_fit_are_errors(run, data, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(*options)
+    assert not (tmp_path / "dump").exists()
+
+
 @pytest.mark.parametrize(
     "spoil, error, message",
     [
@@ -208,3 +267,48 @@ def test_unknown_language_is_an_error(run, data):
 def test_every_dir_in_needs_a_dir_out():
     with pytest.raises(ValueError, match="as many as --in_dirs, but got 1 for 2"):
         format_data.main(["--in_dirs", "a b", "--out_dirs", "c", "--langs", "es"])
+
+
+def check(*folders):
+    format_data.main(["--check_dirs", " ".join(map(str, folders))])
+
+
+def test_what_is_formatted_passes_the_check(run, data):
+    dump = run()
+    before = sorted(dump.rglob("*"))
+    check(dump, dump)
+    assert sorted(dump.rglob("*")) == before
+
+
+@pytest.mark.parametrize("right", [0, 5])  # the first ones, or any other
+def test_check_names_audio_at_another_rate(run, data, tmp_path, write_data, right):
+    """Such audio is heard at another speed: ESPnet's reader drops the rate."""
+    names = [f"u{i:02d}" for i in range(40)]
+    own = write_data(tmp_path / "own", dict.fromkeys(names, ("es", 0.01, "x")), 8000)
+    for utt in names[:right]:
+        soundfile.write(own / f"{utt}.flac", np.zeros(160), 16_000)
+    message = r"own: utterance u\d\d must be a file at 16000 Hz, but got 8000 .*stage 2"
+    with pytest.raises(ValueError, match=message) as error:
+        check(run(), own)
+    assert (f"utterance {names[0]}" in str(error.value)) is (right == 0)
+
+
+def test_check_names_audio_that_training_cannot_read(data, write_table):
+    for wav in (f"cat {data}/a-es.flac |", f"{data}/missing.flac", f"{data}/text"):
+        write_table(data / "wav.scp", {"a-es": wav})
+        with pytest.raises(ValueError, match="utterance a-es must be a file.*Error"):
+            check(data)
+    (data / "wav.scp").unlink()
+    with pytest.raises(FileNotFoundError, match="wav.scp must exist"):
+        check(data)
+
+
+def test_check_is_a_task_of_its_own(run, data, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("--check_dirs", str(data))
+    assert (
+        "--check_dirs: not allowed with argument --in_dirs" in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit):
+        format_data.main(["--langs", "es"])
+    assert "one of the arguments --in_dirs --check_dirs" in capsys.readouterr().err
