@@ -16,8 +16,8 @@ from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.decoding import DecodeOptions, Recognizer
 from espnet_lora_experts.whisper.features import FRAME_PAIR, MARGIN, MAX_SAMPLES
-from espnet_lora_experts.whisper.folder import load_system
-from espnet_lora_experts.whisper.precision import autocast_type
+from espnet_lora_experts.whisper.folder import VANILLA, load_system
+from espnet_lora_experts.whisper.precision import autocast_context, autocast_type
 from espnet_lora_experts.whisper.prompt import Prompter
 from espnet_lora_experts.whisper.systems import System, encode
 
@@ -88,11 +88,18 @@ class Speech2Text:
         """Loads a system's folder, as training exports it.
 
         Args:
-            folder: With a ``system.json``.
+            folder: With a ``system.json``; of type vanilla, see :meth:`vanilla`.
             backbone: A Whisper in memory to use, where it is the right one.
             kwargs: See the class.
+
+        Raises:
+            FileNotFoundError: A file of the folder is missing.
+            ValueError: A file is broken, or the folder holds no system by itself, as
+                that of two passes; see :meth:`two_pass`.
         """
-        backbone, system, _ = load_system(folder, backbone)
+        backbone, system, what = load_system(folder, backbone)
+        if what["type"] == VANILLA:
+            return cls.vanilla(backbone, system.languages, **kwargs)
         return cls(backbone, system, Prompter(hub.resolve(backbone.name)), **kwargs)
 
     @classmethod
@@ -110,9 +117,7 @@ class Speech2Text:
             backbone,
             System([languages.get(code).code for code in targets]),
             Prompter(hub.resolve(backbone.name)),
-            pad_to_30s=True,
-            suppress_tokens=True,
-            **kwargs,
+            **{"pad_to_30s": True, "suppress_tokens": True} | kwargs,
         )
 
     def with_system(self, system: System) -> Speech2Text:
@@ -239,9 +244,7 @@ class Speech2Text:
             return encode(self.backbone, self.system, *features, route=langs)
 
     def _autocast(self):
-        device = self.backbone.hf.device.type
-        dtype = autocast_type(self.autocast, device)
-        return torch.autocast(device, dtype, enabled=dtype is not None)
+        return autocast_context(self.autocast, self.backbone.hf.device.type)
 
     def _result(self, hypothesis) -> Result:
         return Result(

@@ -282,5 +282,33 @@ def test_another_backbone_is_an_error(folders, tmp_path):
         Speech2Text.from_pretrained(tmp_path)
 
 
+def describe(folder, backbone, kind):
+    what = {"name": backbone.name, "sha256": backbone.sha256}
+    what = {"type": kind, "languages": LANGS, "backbone": what}
+    (folder / "system.json").write_text(json.dumps(what))
+    return folder
+
+
+@pytest.mark.parametrize("options", [{}, {"max_tokens": 3}])
+def test_folder_of_vanilla_is_vanilla(whisper, load, clips, tmp_path, options):
+    loaded = Speech2Text.from_pretrained(
+        describe(tmp_path, whisper, "vanilla"), whisper, **options
+    )
+    assert loaded.pad_to_30s and loaded.recognizer.options.suppress_tokens
+    same(loaded(clips), load("vanilla", **options)(clips))
+
+
+def test_vanilla_may_be_told_otherwise(whisper):
+    natural = {"pad_to_30s": False, "suppress_tokens": False}
+    speech2text = Speech2Text.vanilla(whisper, LANGS, **natural)
+    assert not speech2text.pad_to_30s
+    assert not speech2text.recognizer.options.suppress_tokens
+
+
+def test_folder_of_two_passes_says_how_to_have_them(whisper, tmp_path):
+    with pytest.raises(ValueError, match=r"must be a system by itself, but two_pass"):
+        Speech2Text.from_pretrained(describe(tmp_path, whisper, "two_pass"), whisper)
+
+
 def test_exported_at_the_top():
     assert espnet_lora_experts.Speech2Text is Speech2Text

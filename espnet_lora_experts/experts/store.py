@@ -15,11 +15,13 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from espnet_lora_experts.experts.bank import ExpertBank
+from espnet_lora_experts.experts.bank import TARGETS, ExpertBank
+from espnet_lora_experts.experts.layer import ExpertLinear
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -45,22 +47,79 @@ KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")
 
 @contextmanager
 def replacing(folder: str | os.PathLike) -> Iterator[Path]:
-    """A temporary sibling that takes the place of ``folder`` once it is whole."""
+    """A temporary folder that takes the place of ``folder`` once it is whole."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    temp.chmod(0o755)
-    try:
+    with tempfile.TemporaryDirectory(
+        prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True
+    ) as work:
+        temp = Path(work, "new")
+        temp.mkdir()  # as open as the umask says; the one around it is the owner's
         yield temp
         if folder.exists():
-            retired = temp.with_name(temp.name + ".old")
+            retired = Path(f"{work}.old")
             folder.rename(retired)
             temp.rename(folder)
             shutil.rmtree(retired)
         else:
             temp.rename(folder)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes a safetensors file, whole or not at all, as open as the umask says.
+
+    Args:
+        path: Where to; an older file there is replaced.
+        tensors: By their names, on any device.
+        metadata: Strings for the file's header.
+    """
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    on_cpu = {key: x.detach().contiguous().cpu() for key, x in tensors.items()}
+    try:
+        save_file(on_cpu, temp, metadata={"format": "pt", **(metadata or {})})
+        follow_umask(temp)
+        os.replace(temp, path)
     finally:
-        shutil.rmtree(temp, ignore_errors=True)
+        temp.unlink(missing_ok=True)
+
+
+def follow_umask(path: Path) -> None:
+    """Gives a file the mode of any new one; safetensors' own are the owner's only."""
+    new = path.with_name(f"{path.name}.mode")
+    new.touch()
+    path.chmod(new.stat().st_mode)
+    new.unlink()
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[safe_open]:
+    """Opens a safetensors file and checks that it is whole.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is truncated or no safetensors file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} must exist, but does not; is its folder whole?"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} must be a whole safetensors file, but got: {error}; train, copy "
+            "or download it again"
+        ) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file; see :func:`open_tensors`."""
+    with open_tensors(path) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return tensors, file.metadata() or {}
 
 
 def save_expert(
@@ -79,19 +138,13 @@ def save_expert(
         backbone: ``base_model_name_or_path`` for PEFT.
         metadata: Strings for the weights file, for example ``backbone_sha256``.
     """
-    tensors = {
-        PREFIX + key: parameter.detach().contiguous().cpu()
-        for key, parameter in bank.parameters_of(name)
-    }
+    tensors = {PREFIX + key: weight for key, weight in bank.parameters_of(name)}
     config = LoraConfig(**bank.configs[name].to_dict())
     config.base_model_name_or_path = backbone
     config.inference_mode = True
     with replacing(folder) as temp:
         config.save_pretrained(str(temp))
-        save_file(
-            tensors, temp / WEIGHTS, metadata={"format": "pt", **(metadata or {})}
-        )
-        (temp / WEIGHTS).chmod(0o644)  # safetensors writes for the owner only
+        write_tensors(temp / WEIGHTS, tensors, metadata)
 
 
 def load_expert(
@@ -110,11 +163,14 @@ def load_expert(
 
     Raises:
         FileNotFoundError: A file of the folder is missing.
-        ValueError: Another backbone, rank or target set, a broken file, or a feature
-            (DoRA, ``modules_to_save``, ...) that experts do not have.
+        ValueError: Another backbone, rank or target set, a target that runs without
+            the bank's gate, a broken file, or a feature (DoRA, ``modules_to_save``,
+            ...) that experts do not have.
     """
     config = _read_config(Path(folder))
-    tensors, metadata = _read_weights(Path(folder) / WEIGHTS)
+    if config.target_modules:  # else PEFT's own choice for the model's type
+        _check_targets(bank, config, folder)
+    tensors, metadata = read_tensors(Path(folder) / WEIGHTS)
     written_for = metadata.get("backbone_sha256")
     if backbone_sha256 and written_for and written_for != backbone_sha256:
         raise ValueError(
@@ -160,17 +216,27 @@ def _read_config(folder: Path) -> LoraConfig:
     return config
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} must exist, but does not; is the expert whole?"
+def _check_targets(bank: ExpertBank, config: LoraConfig, folder) -> None:
+    """Raises where a target runs without the bank's gate.
+
+    Those are what is no linear layer, and the output layer, whose weight is the token
+    embedding's.
+    """
+    output = getattr(bank.model, "get_output_embeddings", lambda: None)()
+    inside = tuple(f"{key}." for key in bank.layers)
+    wrong = {
+        key
+        for key, module in bank.model.named_modules()
+        if (module is output or not isinstance(module, nn.Linear | ExpertLinear))
+        and not key.startswith(inside)
+        and check_target_module_exists(config, key)
+    }
+    if wrong:
+        raise ValueError(
+            f"{folder} must target linear layers that run under the bank's gate, but "
+            f"got {_some(wrong)}; train it again with target_modules such as "
+            f"{', '.join(TARGETS)}"
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} must be a whole safetensors file: {error}") from error
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from transformers import WhisperForConditionalGeneration
 from espnet_lora_experts.experts.bank import ExpertBank
 from espnet_lora_experts.experts.gate import Gate
 from espnet_lora_experts.experts.product import cast_once
+from espnet_lora_experts.experts.store import open_tensors
 from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.features import LogMel
 from espnet_lora_experts.whisper.vocabulary import Losses, over_vocabulary
@@ -67,8 +68,16 @@ class Backbone(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str, **kwargs) -> Backbone:
-        """Loads a hub id, a local folder, or a pinned package; see :mod:`.hub`."""
+        """Loads a hub id, a local folder, or a pinned package; see :mod:`.hub`.
+
+        Raises:
+            FileNotFoundError: No source has it, or a file of it is missing.
+            ValueError: A file of its weights is broken.
+        """
         folder = hub.resolve(name)
+        for path in hub.weight_files(folder):
+            with open_tensors(path):
+                pass  # transformers would not name the file
         hf = WhisperForConditionalGeneration.from_pretrained(
             folder, dtype=torch.float32
         )

@@ -16,6 +16,7 @@ Source = Path | str | bytes
 StateDict = dict[str, torch.Tensor]
 
 MAX_RANK = 4  # Whisper's own largest is 3, a convolution
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 TIED = "proj_out.weight"  # to model.decoder.embed_tokens.weight
 
 
@@ -66,6 +67,43 @@ class Cursor:
         size = math.prod(shape) * np.dtype(dtype).itemsize
         array = np.frombuffer(self.take(size, what), dtype=dtype)
         return torch.from_numpy(array.astype(np.float32)).reshape(shape)
+
+
+def config_of(state: StateDict, heads: int) -> WhisperConfig:
+    """The configuration of a Whisper by its tensors, all of :data:`TOKEN_IDS` 0.
+
+    Args:
+        state: Tensors by Hugging Face's names.
+        heads: Attention heads of each layer.
+
+    Raises:
+        ValueError: If a tensor that tells a size is missing, or `heads` impossible.
+    """
+
+    def shape(name: str, rank: int = 2) -> tuple[int, ...]:
+        tensor = state.get(f"model.{name}.weight", torch.empty(()))
+        if tensor.dim() != rank:
+            raise ValueError(f"weights must have a {name} of rank {rank}, but do not")
+        return tuple(tensor.shape)
+
+    vocab_size, d_model = shape("decoder.embed_tokens")
+    if heads < 1 or d_model % heads:
+        raise ValueError(f"heads must divide the width {d_model}, but got {heads}")
+    sizes = {"vocab_size": vocab_size, "d_model": d_model}
+    for side in ("encoder", "decoder"):
+        layers = {k.split(".")[3] for k in state if f".{side}.layers." in k}
+        sizes[f"{side}_layers"] = len(layers)
+        sizes[f"{side}_attention_heads"] = heads
+        sizes[f"{side}_ffn_dim"] = shape(f"{side}.layers.0.fc1")[0]
+    return WhisperConfig(
+        **sizes,
+        num_mel_bins=shape("encoder.conv1", 3)[1],
+        max_source_positions=shape("encoder.embed_positions")[0],
+        max_target_positions=shape("decoder.embed_positions")[0],
+        begin_suppress_tokens=None,
+        **dict.fromkeys(TOKEN_IDS, 0),
+        architectures=[WhisperForConditionalGeneration.__name__],
+    )
 
 
 def check_state_dict(state: StateDict, config: WhisperConfig) -> None:

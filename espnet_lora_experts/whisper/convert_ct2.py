@@ -52,24 +52,41 @@ MODULES = {
 
 
 def ct2_to_state_dict(source: Source, config: WhisperConfig) -> StateDict:
-    """Read a CTranslate2 Whisper.
+    """Read a CTranslate2 Whisper of a known configuration.
 
     Args:
         source: Path of ``model.bin``, or its bytes.
         config: The model's configuration, which the tensors must fit.
 
     Returns:
-        The tensors in float32 under Hugging Face's names, without the tied
-        ``proj_out``. The fused bias has a row for the key, always zero, which Hugging
-        Face's Whisper does not have; it is left out.
+        The tensors of :func:`read_ct2`.
 
     Raises:
-        ValueError: If the file is no CTranslate2 Whisper, is quantised, claims more
-            bytes than it has, or does not fit `config`.
+        ValueError: If :func:`read_ct2` does, or the tensors do not fit `config`.
+    """
+    state = read_ct2(source)[1]
+    check_state_dict(state, config)
+    return state
+
+
+def read_ct2(source: Source) -> tuple[dict[str, int], StateDict]:
+    """Read a CTranslate2 Whisper.
+
+    Args:
+        source: Path of ``model.bin``, or its bytes.
+
+    Returns:
+        The options by CTranslate2's names, and the tensors in float32 under Hugging
+        Face's names, without the tied ``proj_out``. The fused bias has a row for the
+        key, always zero, which Hugging Face's Whisper does not have; it is left out.
+
+    Raises:
+        ValueError: If the file is no CTranslate2 Whisper, is quantised, or claims more
+            bytes than it has.
     """
     cursor = Cursor(source)
     _check_header(cursor)
-    variables = _read_variables(cursor)
+    options, variables = _read_variables(cursor)
     _read_aliases(cursor, variables)
     projection = variables.pop(PROJECTION, None)
     if projection is not None and projection is not variables.get(EMBEDDINGS):
@@ -79,8 +96,7 @@ def ct2_to_state_dict(source: Source, config: WhisperConfig) -> StateDict:
         names = hf_names(name)
         state.update(zip(names, tensor.chunk(len(names)), strict=True))
     state = {k: v.clone() for k, v in state.items() if not k.endswith("k_proj.bias")}
-    check_state_dict(state, config)
-    return state
+    return options, state
 
 
 def hf_names(name: str) -> list[str]:
@@ -120,21 +136,21 @@ def _read_name(cursor: Cursor, what: str) -> str:
     return str(cursor.take(length, what), "utf-8").rstrip("\0")
 
 
-def _read_variables(cursor: Cursor) -> StateDict:
+def _read_variables(cursor: Cursor) -> tuple[dict[str, int], StateDict]:
     (count,) = cursor.numbers("I", "number of variables")
-    pairs = (_read_variable(cursor, i) for i in range(count))
-    return {name: tensor for name, tensor in pairs if tensor is not None}
+    pairs = dict(_read_variable(cursor, i) for i in range(count))
+    options = {k: v for k, v in pairs.items() if isinstance(v, int)}
+    return options, {k: v for k, v in pairs.items() if isinstance(v, torch.Tensor)}
 
 
-def _read_variable(cursor: Cursor, index: int) -> tuple[str, torch.Tensor | None]:
-    """Return a variable's name and tensor; None for an option, which has no weights."""
+def _read_variable(cursor: Cursor, index: int) -> tuple[str, torch.Tensor | int]:
+    """Return a variable's name and tensor; an option is a number without weights."""
     name = _read_name(cursor, f"name of variable {index}")
     (rank,) = cursor.numbers("B", f"rank of {name}")
     shape = cursor.numbers(f"{rank}I", f"shape of {name}")
     dtype, size = cursor.numbers("BI", f"type and size of {name}")
     if rank == 0 or name.endswith(IGNORED):
-        cursor.take(size, f"option {name}")
-        return name, None
+        return name, int.from_bytes(cursor.take(size, f"option {name}"), "little")
     if dtype not in FLOATS:
         raise ValueError(
             f"type of {name} must be f32 or f16, but got {dtype}; "

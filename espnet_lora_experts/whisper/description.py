@@ -9,17 +9,45 @@ from pathlib import Path
 from typing import Any
 
 DESCRIPTION = "system.json"
+REQUIRED = ("type", "languages", "backbone")
 
 
 def read_description(folder: str | os.PathLike) -> dict[str, Any]:
-    """The content of a folder's ``system.json``."""
+    """The content of a folder's ``system.json``.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is broken, or does not say what every system's does.
+    """
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} must be a system's folder, but has no {DESCRIPTION}; a finished "
             "training writes it (stages 5 to 8)"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    what = read_json(path)
+    lacking = [key for key in REQUIRED if key not in what]
+    if lacking:
+        raise ValueError(
+            f"{path} must say its {', '.join(lacking)}, but does not; train the system "
+            "or copy its folder again"
+        )
+    return what
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: The file is broken; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON or of UTF-8
+        raise ValueError(
+            f"{path} must be whole JSON, but got: {error}; train, copy or download it "
+            "again"
+        ) from error
 
 
 def write_description(folder: Path, what: Mapping[str, Any]) -> None:

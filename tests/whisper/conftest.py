@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import re
+import struct
 import tarfile
 import zipfile
 
@@ -18,6 +20,25 @@ from espnet_lora_experts.whisper.systems import Encoded, Experts, Single, System
 
 NAME = "tests/whisper-random"
 FOLDER = "package/models/whisper-random"
+GGML_NAMES = (
+    (r"^model\.", ""),
+    (r"layers\.(\d+)", r"blocks.\1"),
+    (r"self_attn_layer_norm", "attn_ln"),
+    (r"encoder_attn_layer_norm", "cross_attn_ln"),
+    (r"final_layer_norm", "mlp_ln"),
+    (r"self_attn", "attn"),
+    (r"encoder_attn", "cross_attn"),
+    (r"q_proj", "query"),
+    (r"k_proj", "key"),
+    (r"v_proj", "value"),
+    (r"out_proj", "out"),
+    (r"fc1", "mlp.0"),
+    (r"fc2", "mlp.2"),
+    (r"encoder\.layer_norm", "encoder.ln_post"),
+    (r"decoder\.layer_norm", "decoder.ln"),
+    (r"embed_tokens", "token_embedding"),
+    (r"embed_positions\.weight", "positional_embedding"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +176,31 @@ def system(request, make_mole):
         return make_mole()
     systems = {"vanilla": System(languages), "experts": Experts(languages)}
     return systems.get(request.param) or Single(languages, "ru")
+
+
+@pytest.fixture(scope="session")
+def write_ggml():
+    """Bytes of whisper.cpp's file, spelled out as the format says."""
+
+    def write(state, config, ftype=0):
+        sizes = (config.vocab_size, config.max_source_positions, config.d_model)
+        sizes += (config.encoder_attention_heads, config.encoder_layers)
+        sizes += (config.max_target_positions, config.d_model)
+        sizes += (config.decoder_attention_heads, config.decoder_layers)
+        head = struct.pack("<12i", 0x67676D6C, *sizes, config.num_mel_bins, ftype)
+        mel = struct.pack("<2i", 4, 3) + bytes(4 * 4 * 3)
+        vocabulary = struct.pack("<i", 2) + struct.pack("<i2si", 2, b"ab", 0)
+        tensors = b"".join(ggml_tensor(k, v, ftype) for k, v in state.items())
+        return head + mel + vocabulary + tensors
+
+    return write
+
+
+def ggml_tensor(name, tensor, ftype):
+    for pattern, replacement in GGML_NAMES:
+        name = re.sub(pattern, replacement, name)
+    shape = (tensor.shape[0], 1) if re.search("conv..bias", name) else tensor.shape
+    ftype = ftype if tensor.dim() > 1 and "positional" not in name else 0
+    head = struct.pack(f"<3i{len(shape)}i", len(shape), len(name), ftype, *shape[::-1])
+    data = tensor.numpy().astype("<f2" if ftype else "<f4").tobytes()
+    return head + name.encode() + data

@@ -1,11 +1,15 @@
 """Our layer-by-layer Whisper is transformers' at 30 s and batch-free at any length."""
 
+import json
+import shutil
+
+import pytest
 import torch
 
 from espnet_lora_experts.experts.bank import TARGETS
 from espnet_lora_experts.experts.gate import everywhere, one_hot
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.hub import weights_sha256
+from espnet_lora_experts.whisper.hub import INDEX, weights_sha256
 
 IDS = torch.tensor([[257, 260, 264, 268, 3, 90], [257, 261, 264, 268, 9, 256]])
 
@@ -43,6 +47,26 @@ def test_logits_are_transformers(make_whisper, backbone):
     ).logits
     encoded = encode(backbone, mel_BTM, torch.tensor([200, 200]))
     torch.testing.assert_close(decode(backbone, IDS, encoded), expected_BUK)
+
+
+@torch.no_grad()
+def test_mels_and_vocabulary_of_large_v3(make_whisper, add_random):
+    """128 bins and 51,866 tokens, the last of which are said here."""
+    sizes = {"num_mel_bins": 128, "vocab_size": 51_866, "max_source_positions": 1500}
+    backbone = Backbone(make_whisper(**sizes))
+    lengths_B = torch.tensor([8000, 5000])
+    mel_BTM, frames_B = backbone.log_mel(torch.randn(2, 8000), lengths_B, True)
+    assert mel_BTM.shape == (2, 3000, 128)
+    ids_BU = IDS + 51_866 - 269
+    expected_BUK = backbone.hf(
+        input_features=mel_BTM.transpose(1, 2), decoder_input_ids=ids_BU
+    ).logits
+    assert expected_BUK.shape == (2, 6, 51_866)
+    add_random(backbone.bank, ["es", "ru"])
+    for gate, same in ((), True), (one_hot(["es", "ru"]), False):
+        encoded = encode(backbone, mel_BTM, frames_B, gate)
+        logits_BUK = decode(backbone, ids_BU, encoded, gate)
+        assert torch.allclose(logits_BUK, expected_BUK, atol=1e-4) == same
 
 
 @torch.no_grad()
@@ -117,3 +141,27 @@ def test_folder_becomes_the_backbone(whisper_folder, make_whisper):
     assert (loaded.encoder_layers, loaded.decoder_layers) == (2, 2)
     dtypes = {p.dtype for p in loaded.parameters()}
     assert dtypes == {torch.float32}
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["one file", "shards"])
+def test_truncated_weights_are_named(whisper_folder, tmp_path, make_whisper, shards):
+    folder = tmp_path / "whisper"
+    shutil.copytree(whisper_folder, folder)
+    if shards:
+        (folder / "model.safetensors").unlink()
+        make_whisper().save_pretrained(folder, max_shard_size="20KB")
+    broken = sorted(folder.glob("*.safetensors"))[-1]
+    assert broken.name.startswith("model-0000") == shards == (folder / INDEX).exists()
+    assert Backbone.from_pretrained(str(folder)).encoder_layers == 2
+    broken.write_bytes(broken.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"{broken} must be a whole safetensors file"):
+        Backbone.from_pretrained(str(folder))
+
+
+def test_broken_index_is_named(whisper_folder, tmp_path):
+    folder = tmp_path / "whisper"
+    shutil.copytree(whisper_folder, folder)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / INDEX).write_text(json.dumps({"weight_map": {}})[:-2])
+    with pytest.raises(ValueError, match=f"{INDEX} must be whole JSON"):
+        Backbone.from_pretrained(str(folder))

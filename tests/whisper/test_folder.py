@@ -1,6 +1,6 @@
 """A system comes back from its folder as it went, on its own backbone only."""
 
-import json
+import os
 
 import pytest
 import torch
@@ -11,7 +11,11 @@ from espnet_lora_experts.whisper.description import (
     read_description,
     write_json,
 )
-from espnet_lora_experts.whisper.folder import load_system, save_system
+from espnet_lora_experts.whisper.folder import (
+    MOLE_WEIGHTS,
+    load_system,
+    save_system,
+)
 from espnet_lora_experts.whisper.systems import (
     Experts,
     Single,
@@ -139,10 +143,74 @@ def test_other_files_of_the_folder_stay(tmp_path, make):
     assert not [p.name for p in tmp_path.rglob(".*")]
 
 
-def test_json_is_the_old_or_the_new_one(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"text": "привет"})
-    assert "привет" in path.read_text(encoding="utf-8")
-    with pytest.raises(TypeError):
-        write_json(path, {"text": object()})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"text": "привет"}
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "message"),
+    [
+        ("mole", MOLE_WEIGHTS, "must be a whole safetensors file.*train, copy or"),
+        ("mole", DESCRIPTION, "must be whole JSON.*train, copy or"),
+        ("full", "backbone/model.safetensors", "must be a whole safetensors.*train,"),
+    ],
+)
+def test_broken_file_is_named_with_the_fix(tmp_path, make, name, file, message):
+    save_system(tmp_path, *make(name))
+    cut(tmp_path / file)
+    with pytest.raises(ValueError, match=f"^{tmp_path / file} {message}"):
+        load_system(tmp_path)
+
+
+def test_weights_of_another_mole_are_named(tmp_path, make, make_mole):
+    backbone, mole = make("mole")
+    save_system(tmp_path / "a", backbone, mole)
+    save_system(tmp_path / "b", backbone, make_mole(2, "delta"))
+    os.replace(tmp_path / "b" / MOLE_WEIGHTS, tmp_path / "a" / MOLE_WEIGHTS)
+    with pytest.raises(ValueError, match=f"a/{MOLE_WEIGHTS} must fit the languages"):
+        load_system(tmp_path / "a", backbone)
+
+
+@pytest.mark.parametrize("name", ["mole", "full"])
+def test_the_umask_says_who_may_read_the_files(tmp_path, make, name):
+    backbone, system = make(name)
+    before = os.umask(0o027)
+    try:
+        save_system(tmp_path / "system", backbone, system)
+    finally:
+        os.umask(before)
+    paths = [path for path in (tmp_path / "system").rglob("*") if path.is_file()]
+    assert {"mole": MOLE_WEIGHTS, "full": "model.safetensors"}[name] in {
+        path.name for path in paths
+    }
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o640}
+
+
+def described(folder, backbone, kind):
+    """As the recipe writes Whisper as it came, and two passes."""
+    what = {"name": backbone.name, "sha256": backbone.sha256}
+    what = {"type": kind, "languages": LANGUAGES, "backbone": what}
+    write_json(folder / DESCRIPTION, what)
+
+
+def test_vanilla_is_a_system_without_experts(tmp_path, backbone):
+    described(tmp_path, backbone, "vanilla")
+    loaded, system, _ = load_system(tmp_path, backbone)
+    assert loaded is backbone
+    assert type(system) is System and system.languages == LANGUAGES
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            "two_pass",
+            r"two_pass is two of them; load the folder .*\.two_pass\(finder\)",
+        ),
+        ("mixture", "system.json must be of .*'single'.*, but got 'mixture'; was it"),
+    ],
+)
+def test_type_that_is_no_system_is_named(tmp_path, backbone, kind, message):
+    described(tmp_path, backbone, kind)
+    with pytest.raises(ValueError, match=message):
+        load_system(tmp_path, backbone)

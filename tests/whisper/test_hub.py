@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from espnet_lora_experts.whisper import hub, packages
+from espnet_lora_experts.whisper import convert_local, hub, packages
 from espnet_lora_experts.whisper.hub import resolve, weights_sha256
 from espnet_lora_experts.whisper.packages import Fallback
 
@@ -37,13 +37,17 @@ def test_local_folder_is_itself(local, model):
         ("config.json", "must have config.json, but"),
         ("model.safetensors", "model.safetensors or model.safetensors.index.json"),
         ("tokenizer.json", r"tokenizer.json or vocab.json \+ merges.txt"),
-        ("preprocessor_config.json", "preprocessor_config.json or processor_config"),
     ],
 )
 def test_missing_file_of_a_local_folder_is_named(local, name, named):
     (local / name).unlink()
     with pytest.raises(FileNotFoundError, match=named):
         resolve(str(local))
+
+
+def test_preprocessor_files_are_not_needed(local):
+    (local / "preprocessor_config.json").unlink()
+    assert resolve(str(local)) == local
 
 
 def test_missing_shard_of_a_local_folder_is_named(local):
@@ -160,6 +164,75 @@ def test_reachable_hub_fetches_only_what_is_needed(local, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert resolve("nobody/whisper-unknown") == local
     assert asked == [("nobody/whisper-unknown", hub.PATTERNS)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("cannot reach the CDN"),
+        huggingface_hub.errors.LocalEntryNotFoundError("no connection"),
+        huggingface_hub.errors.HTTPError("timed out"),  # httpx's, no OSError
+        RuntimeError("xet"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_hub_that_answers_but_does_not_download(
+    download_dir, monkeypatch, tmp_path, caplog, error
+):
+    """As one that does not answer: the packages come next, and the reason is told."""
+
+    def snapshot_download(name, allow_patterns, local_files_only=False):
+        raise OSError("not cached") if local_files_only else error
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kw: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    reason = f"{type(error).__name__}: {error}"
+    assert resolve(NAME, download_dir) == tmp_path / "cache" / "tests--whisper-random"
+    assert f"{NAME} must download from the hub, but: {reason}" in caplog.text
+    with pytest.raises(FileNotFoundError, match=f"hub: no download, {reason}"):
+        resolve("nobody/whisper-unknown")
+
+
+@pytest.fixture
+def ggml(make_whisper, whisper_folder, write_ggml, tmp_path):
+    """A whisper.cpp file with a tokenizer beside it."""
+    whisper, path = make_whisper(), tmp_path / "mine" / "ggml-mine.bin"
+    path.parent.mkdir()
+    state = {k: v for k, v in whisper.state_dict().items() if k != "proj_out.weight"}
+    path.write_bytes(write_ggml(state, whisper.config))
+    tokenizer = (whisper_folder / "tokenizer.json").read_bytes()
+    (path.parent / "tokenizer.json").write_bytes(tokenizer)
+    return path
+
+
+def test_users_own_file_is_converted_once(ggml, make_whisper, monkeypatch, tmp_path):
+    folder = resolve(str(ggml))
+    assert folder.parent == tmp_path / "cache"
+    assert weights_sha256(load(folder)) == weights_sha256(make_whisper())
+    monkeypatch.setattr(hub, "convert", no_download)
+    assert resolve(str(ggml)) == folder
+    ggml.write_bytes(ggml.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(AssertionError):  # another content is another model
+        resolve(str(ggml))
+
+
+def test_broken_file_of_a_user_leaves_nothing(ggml, tmp_path):
+    ggml.write_bytes(ggml.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"^{ggml} must be a Whisper of whisper.cpp"):
+        resolve(str(ggml))
+    assert [p.name for p in (tmp_path / "cache").iterdir() if p.is_dir()] == []
+
+
+def test_users_file_without_tokenizer_borrows_tinys(
+    ggml, whisper_folder, monkeypatch, make_whisper
+):
+    size = make_whisper().config.vocab_size
+    monkeypatch.setattr(convert_local, "SHARED_VOCABULARY", size)
+    monkeypatch.setattr(hub, "RELATIVE", str(whisper_folder))
+    (ggml.parent / "tokenizer.json").unlink()
+    borrowed = resolve(str(ggml)) / "tokenizer.json"
+    assert borrowed.read_bytes() == (whisper_folder / "tokenizer.json").read_bytes()
 
 
 def test_hash_ignores_where_and_in_which_type_the_weights_were(model):
