@@ -9,6 +9,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 local/setup.sh
 cd egs2/mini_multilingual/asr1
-exec ./run.sh --skip_done true --results_md exp/RESULTS.md \
+exec ./run.sh --skip_done true \
     --local_data_opts "--max_train 240 --max_dev 24 --max_test 40" \
     --train_args "--max_epoch 3" --mole_args "--max_epoch 2" "$@"

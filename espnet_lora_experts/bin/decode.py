@@ -6,16 +6,20 @@
 Writes ``output.<job>/1best_recog/{text,token,score,lang}`` as ``asr_inference`` does in
 ``exp/<system>/decode_<mode>/<set>/``, and merges the jobs into that folder.
 Known systems: ``vanilla`` (padded to 30 s), ``two_pass`` (vanilla finds the language,
-then the experts of ``mono``), and any folder of ``--expdir`` with a ``system.json``.
+then the experts of ``mono``), any folder of ``--expdir`` with a ``system.json``, and
+``NAME@30s``: the system NAME with its clips padded to 30 s.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import time
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -28,13 +32,26 @@ from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.decoding import DecodeOptions
-from espnet_lora_experts.whisper.description import DESCRIPTION, write_json
+from espnet_lora_experts.whisper.description import (
+    DESCRIPTION,
+    read_description,
+    write_description,
+    write_json,
+)
 from espnet_lora_experts.whisper.precision import AUTOCAST
 from espnet_lora_experts.whisper.systems import Single
 
 TABLES = ("text", "token", "score", "lang")
 CROSS = "cross_"
 """Mode ``cross_es``: the Spanish expert decodes all languages."""
+PADDED = "@30s"
+"""Ends the name of a system whose clips are padded to 30 s."""
+OPTIONS = (
+    "autocast",
+    "batch_seconds",
+    *(field.name for field in fields(DecodeOptions)),
+)
+"""What :class:`~.inference.Speech2Text` takes from the command line."""
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -62,8 +79,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cross", action="store_true", help="each expert of mono on every language"
     )
-    parser.add_argument("--pad_to_30s", action="store_true", help="tuned systems too")
-    parser.add_argument("--suffix", default="", help="of the decode folders' names")
     parser.add_argument("--ngpu", type=int, default=0)
     parser.add_argument("--nj", type=int, default=1, help="number of jobs")
     parser.add_argument("--job", type=int, default=1, help="this job; 0 merges all")
@@ -76,18 +91,39 @@ def main(cmd=None) -> None:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
     args = cli.parse(get_parser(), cmd)
     work = [
-        (system, mode, test_set, folder_of(args, system, mode, test_set))
+        Task(system, mode, args.data_root / test_set, args.expdir)
         for system in args.systems.split()
         for mode in modes_of(system, args.modes.split(), args)
         for test_set in args.test_sets.split()
     ]
     if args.skip_done:
-        work = [item for item in work if not is_done(item[0], item[-1], args.expdir)]
+        work = [task for task in work if not is_done(task, args)]
     if args.job:
         decode_all(work, args)
     if args.nj == 1 or not args.job:
-        for *_, folder in work:
-            merge(folder, args.nj)
+        for task in work:
+            merge(task.folder, args.nj, signature(task, args))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One system on one test set in one mode."""
+
+    system: str
+    mode: str
+    data: Path
+    expdir: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.expdir / self.system / f"decode_{self.mode}" / self.data.name
+
+    @property
+    def trained(self) -> Path:
+        """The folder of what was trained."""
+        name = self.system.removesuffix(PADDED)
+        return self.expdir / ("mono" if name == "two_pass" else name)
 
 
 def modes_of(system: str, modes: list[str], args) -> list[str]:
@@ -97,65 +133,80 @@ def modes_of(system: str, modes: list[str], args) -> list[str]:
     return own + [CROSS + expert for expert in crossed]
 
 
-def is_done(system: str, folder: Path, expdir: Path) -> bool:
-    """Whether a folder was decoded after its system was last trained."""
-    written = folder / "decode.json"
-    parts = ("mono", "two_pass") if system == "two_pass" else (system,)
-    models = [expdir / part / DESCRIPTION for part in parts]
-    return written.exists() and all(
-        model.stat().st_mtime <= written.stat().st_mtime
-        for model in models
-        if model.exists()
-    )
+def is_done(task: Task, args) -> bool:
+    """Whether the folder holds what this task would give."""
+    written = task.folder / "decode.json"
+    if not written.exists():
+        return False
+    return json.loads(written.read_text()).get("signature") == signature(task, args)
 
 
-def folder_of(args, system: str, mode: str, test_set: str) -> Path:
-    """Where one system's results for one set and mode go."""
-    return args.expdir / system / f"decode_{mode}{args.suffix}" / test_set
+def signature(task: Task, args) -> str:
+    """Hash of what a decoding depends on: options, weights and utterances."""
+    names = ("langs", "backbone", *OPTIONS)
+    options = {name: getattr(args, name, None) for name in names}
+    digest = hashlib.sha256(json.dumps([task.system, task.mode, options]).encode())
+    for path in (
+        *files_of(task.trained),
+        task.data / "wav.scp",
+        task.data / "utt2lang",
+    ):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
-def decode_all(work, args) -> None:
+def files_of(folder: Path) -> list[Path]:
+    """A trained system's description and weights; none of vanilla's."""
+    if folder.name == "vanilla":
+        return []
+    experts = read_description(folder).get("experts", {}).values()
+    folders = [folder, folder / "backbone", *(folder / path for path in experts)]
+    weights = [path for x in folders for path in sorted(x.glob("*.safetensors"))]
+    return [folder / DESCRIPTION, *weights]
+
+
+def decode_all(work: Sequence[Task], args) -> None:
     """Decodes with one system after the other, all in one Whisper where possible."""
     backbone = Backbone.from_pretrained(args.backbone)
     if args.ngpu:
         backbone = backbone.to("cuda")
-    loaded, recognizer = None, None
-    for system, mode, test_set, folder in work:
-        if loaded != system:
-            loaded, recognizer = system, load(system, backbone, args)
-        who = recognizer
-        if mode.startswith(CROSS):
-            expert = mode.removeprefix(CROSS)
-            who = recognizer.with_system(Single(recognizer.system.languages, expert))
-        decode_set(who, args.data_root / test_set, mode, folder, args)
+    for _, tasks in groupby(work, key=lambda task: task.system):
+        recognizer = None
+        for task in tasks:
+            recognizer = recognizer or load(task, backbone, args)
+            who = recognizer
+            if task.mode.startswith(CROSS):
+                expert = task.mode.removeprefix(CROSS)
+                who = who.with_system(Single(who.system.languages, expert))
+            decode_set(who, task, args)
 
 
-def load(system: str, backbone: Backbone, args) -> Speech2Text:
-    """A system by its name."""
-    names = [
-        "autocast",
-        "batch_seconds",
-        *(field.name for field in fields(DecodeOptions)),
-    ]
-    kwargs = {name: getattr(args, name) for name in names if hasattr(args, name)}
+def load(task: Task, backbone: Backbone, args) -> Speech2Text:
+    """A task's system, on the backbone's device."""
+    kwargs = {name: getattr(args, name) for name in OPTIONS if hasattr(args, name)}
     vanilla = Speech2Text.vanilla(backbone, args.langs.split(), **kwargs)
-    if system == "vanilla":
+    name = task.system.removesuffix(PADDED)
+    if padded := task.system != name:
+        what = read_description(task.expdir / name)
+        write_description(task.expdir / task.system, {**what, "type": "padded"})
+    if name == "vanilla":
         return vanilla
-    folder = args.expdir / ("mono" if system == "two_pass" else system)
     tuned = Speech2Text.from_pretrained(
-        folder, backbone, pad_to_30s=args.pad_to_30s, **kwargs
+        task.trained, backbone, pad_to_30s=padded, **kwargs
     )
     tuned.backbone.to(backbone.hf.device)
     tuned.system.to(backbone.hf.device)
-    return tuned.two_pass(vanilla) if system == "two_pass" else tuned
+    return tuned.two_pass(vanilla) if name == "two_pass" else tuned
 
 
-def decode_set(recognizer: Speech2Text, data: Path, mode: str, folder: Path, args):
+def decode_set(recognizer: Speech2Text, task: Task, args) -> None:
     """Decodes one job's share of one set; longest clips first."""
-    utts = sorted(read_table(data / "wav.scp").items())[args.job - 1 :: args.nj]
+    wavs, folder = read_table(task.data / "wav.scp"), task.folder
+    utt2lang = read_table(task.data / "utt2lang")
+    decodes.require(wavs, utt2lang, f"{task.data}/utt2lang")
+    utts = sorted(wavs.items())[args.job - 1 :: args.nj]
     clips = [read_audio(path) for _, path in utts]
-    utt2lang = read_table(data / "utt2lang")
-    known = mode != "agnostic"
+    known = task.mode != "agnostic"
     langs = [utt2lang[utt] for utt, _ in utts] if known else None
     start = time.perf_counter()
     with tqdm(total=len(clips), desc=f"{folder}", ncols=79, mininterval=5) as bar:
@@ -188,7 +239,7 @@ def write_tables(folder: Path, utts: list[str], results: list[Result]) -> None:
         write_table(folder / name, dict(zip(utts, values, strict=True)))
 
 
-def merge(folder: Path, nj: int) -> None:
+def merge(folder: Path, nj: int, made_by: str) -> None:
     """Puts the jobs' tables together, sorted by utterance."""
     jobs = [folder / f"output.{job}" for job in range(1, nj + 1)]
     missing = [str(job) for job in jobs if not (job / "decode.json").exists()]
@@ -201,7 +252,8 @@ def merge(folder: Path, nj: int) -> None:
     facts = [json.loads((job / "decode.json").read_text()) for job in jobs]
     seconds, audio = (sum(fact[k] for fact in facts) for k in ("s", "audio_s"))
     rtf = seconds / audio if audio else 0.0
-    write_json(folder / "decode.json", {"rtf": rtf, "s": seconds, "audio_s": audio})
+    about = {"rtf": rtf, "s": seconds, "audio_s": audio, "signature": made_by}
+    write_json(folder / "decode.json", about)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Stage 9: tables of every system and mode, in any number of jobs."""
 
 import json
-import os
+import shutil
 
 import pytest
 
@@ -109,11 +109,12 @@ def test_tables_are_what_the_system_says(run, project):
 
 @pytest.mark.parametrize("nj", [2, 3, 5])  # 5: more jobs than utterances
 def test_jobs_merged_equal_one_job(run, nj):
-    whole = tables(run("multi") / "multi/decode_agnostic/test")
-    options = ["--modes", "agnostic", "--suffix", "_jobs", "--nj", str(nj)]
+    folder = run("multi") / "multi/decode_agnostic/test"
+    whole = tables(folder)
+    shutil.rmtree(folder)
+    options = ["--modes", "agnostic", "--nj", str(nj)]
     for job in range(1, nj + 1):
-        exp = run("multi", *options, "--job", str(job))
-        folder = exp / "multi/decode_agnostic_jobs/test"
+        run("multi", *options, "--job", str(job))
         assert (folder / f"output.{job}/decode.json").exists()
         assert not (folder / "text").exists()
     run("multi", *options, "--job", "0")
@@ -137,12 +138,21 @@ def test_skip_done_keeps_what_is_decoded(run):
     assert text.read_text() != "kept\n"
 
 
-def test_pad_to_30s_and_suffix(run):
-    options = ["--modes", "aware"]
-    natural = run("multi", *options) / "multi/decode_aware/test"
-    exp = run("multi", *options, "--pad_to_30s", "--suffix", "_30s")
-    padded = exp / "multi/decode_aware_30s/test"
+def test_a_padded_system_is_one_beside_the_natural_one(run):
+    exp = run("multi multi@30s", "--modes", "aware")
+    natural, padded = (exp / x / "decode_aware/test" for x in ("multi", "multi@30s"))
     assert tables(natural)["score"] != tables(padded)["score"]
+    sizes = [
+        json.loads((x / "../../system.json").read_text()) for x in (natural, padded)
+    ]
+    assert sizes[0] != sizes[1] == {**sizes[0], "type": "padded"}
+
+
+def test_an_utterance_without_language_is_named(run, project, tmp_path):
+    shutil.copytree(project / "dump", tmp_path / "dump")
+    (tmp_path / "dump/test/utt2lang").write_text("a-es es\nb-es es\n")
+    with pytest.raises(ValueError, match="utt2lang .*1 missing .*c-ru"):
+        run("multi", "--data_root", str(tmp_path / "dump"))
 
 
 def test_a_transcript_is_one_line(tmp_path):
@@ -150,7 +160,7 @@ def test_a_transcript_is_one_line(tmp_path):
     said = Result("uno\ndos\u2028\x85 tres\r", "es", {}, -1.0, ["a", "Ċ"])
     decode.write_tables(tmp_path / "output.1/1best_recog", ["u"], [said])
     (tmp_path / "output.1/decode.json").write_text('{"s": 1, "audio_s": 2}')
-    decode.merge(tmp_path, 1)
+    decode.merge(tmp_path, 1, "")
     assert (tmp_path / "text").read_text("utf-8") == "u uno dos tres\n"
 
 
@@ -171,18 +181,25 @@ def test_crossed_expert_is_its_own_language_s_expert(run):
         assert not all(same.values())
 
 
-def test_skip_done_decodes_again_after_training_again(run):
-    exp = run("multi", "--modes", "aware")
-    written = exp / "multi/decode_aware/test/decode.json"
-    description = exp / "multi/system.json"
-    text = description.read_text("utf-8")
-    description.unlink()
-    description.write_text(text, encoding="utf-8")
-    later = written.stat().st_mtime + 10
-    os.utime(description, (later, later))
-    written.with_name("text").unlink()
-    run("multi", "--modes", "aware", "--skip_done")
-    assert written.with_name("text").exists()
+@pytest.mark.parametrize("change", ["weights", "options", "utterances", "nothing"])
+def test_skip_done_decodes_again_what_would_be_another(run, project, tmp_path, change):
+    shutil.copytree(project / "dump", tmp_path / "dump")
+    options = ["--modes", "aware", "--data_root", str(tmp_path / "dump"), "--skip_done"]
+    exp = run("multi", *options)
+    text = exp / "multi/decode_aware/test/text"
+    text.unlink()
+    if change == "weights":
+        source = project / "exp/mono/experts/es"
+        (exp / "multi/experts").unlink()
+        shutil.copytree(source, exp / "multi/experts/multi")
+    if change == "options":
+        options.append("--beam_size=2")
+    if change == "utterances":
+        for name in ("wav.scp", "utt2lang"):
+            lines = (tmp_path / "dump/test" / name).read_text().splitlines()
+            (tmp_path / "dump/test" / name).write_text(f"{lines[0]}\n")
+    run("multi", *options)
+    assert text.exists() == (change != "nothing")
 
 
 def test_every_option_of_decoding_arrives(project, folder_30s):
@@ -191,6 +208,7 @@ def test_every_option_of_decoding_arrives(project, folder_30s):
     given = [f"--{name}={value}" for name, value in options.items()]
     cmd = ["--systems", "multi", "--langs", "es ru", "--expdir", str(project / "exp")]
     args = decode.get_parser().parse_args([*cmd, *given])
-    speech2text = decode.load("multi", Backbone.from_pretrained(str(folder_30s)), args)
+    task = decode.Task("multi", "aware", project / "dump/test", args.expdir)
+    speech2text = decode.load(task, Backbone.from_pretrained(str(folder_30s)), args)
     arrived = vars(speech2text) | vars(speech2text.recognizer.options)
     assert {name: arrived[name] for name in options} == options

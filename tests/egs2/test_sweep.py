@@ -60,7 +60,7 @@ def test_options_of_the_recipe_reach_every_run(sweep):
     _, calls = sweep("multi r_8 --model_conf r=8\n", *options)
     assert [x["--langs"] for x in calls] == ["cs nl", "cs nl"]
     assert calls[-1]["--test_sets"] == "my_dev"
-    assert calls[-1]["--results_md"] == "exp2/sweeps/depth/RESULTS.md"
+    assert calls[-1]["--results_dir"] == "exp2/sweeps/depth"
 
 
 @pytest.mark.parametrize("line", ["moel L1_1 --model_conf r=1", "mole"])

@@ -62,7 +62,7 @@ def test_every_system_has_results_in_its_modes(recipe):
         for mode in modes:
             assert set(results[name][mode]["wer"]) == {"es", "fr", "ro", "ru"}
     assert "lid_acc" in results["mole"]["agnostic"]
-    assert (recipe / "RESULTS.md").read_text().count("|kd|")
+    assert (recipe / "exp/RESULTS.md").read_text().count("|kd|")
 
 
 def test_training_starts_from_what_it_should(recipe):
@@ -121,7 +121,7 @@ def test_experts_of_one_job_each_on_own_data_are_one_system(recipe, own_data):
 
 def test_sweep_compares_a_variant_with_what_was_trained(recipe):
     (recipe / "depth.txt").write_text("mole L1_1 --model_conf merged_layers=1\n")
-    before = (recipe / "RESULTS.md").read_text()
+    before = (recipe / "exp/RESULTS.md").read_text()
     command = ["./sweep.sh", "depth.txt", "--quick", "true"]
     done = subprocess.run(command, cwd=recipe, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -129,7 +129,7 @@ def test_sweep_compares_a_variant_with_what_was_trained(recipe):
     systems = results["systems"]
     assert list(systems) == ["multi", "mole", "mole_L1_1"]
     assert systems["mole"]["trained_params"] > systems["mole_L1_1"]["trained_params"]
-    assert (recipe / "RESULTS.md").read_text() == before
+    assert (recipe / "exp/RESULTS.md").read_text() == before
 
 
 def test_experts_merge_without_training(recipe, clip):

@@ -5,6 +5,7 @@ set -euo pipefail
 
 log() { echo "$(date '+%H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}) $*"; }
 stage_begins=${SECONDS}
+command="./lora_experts.sh$([ $# = 0 ] || printf ' %q' "$@")"
 
 help_message=$(cat <<'END'
 Usage: ./run.sh [--option value ...]      (or ./lora_experts.sh, its options are the same)
@@ -25,14 +26,16 @@ General
   --stage 1 --stop_stage 10 --skip_stages ""   which stages run
   --skip_done false      leave out what is finished and has the same options and inputs
   --ngpu 0               GPUs for training and decoding
-  --nj 1                 decoding jobs
-  --expdir exp           where models and results go
+  --inference_nj 1       decoding jobs
+  --expdir exp  --dumpdir dump    where models and results, and formatted data go
   --quick false          a few steps on a few clips: tests that everything runs
 Data
   --langs "es fr ro ru"  target languages: Whisper's codes
   --train_set train --valid_set dev --test_sets test    data dirs: wav.scp text utt2lang utt2spk
                          (your own: put them under data/ and start with --stage 2)
   --local_data_opts ""   for local/data.sh
+  --download_dir ""      where local/data.sh and the backbone look for packages and keep them
+  --min_wav_duration 0.1  --max_wav_duration 30   seconds; other utterances are left out and counted
   --text_policy raw      raw, lower or normalized (as scored: no case, no punctuation)
 Models
   --backbone openai/whisper-tiny   hub id or folder of any Whisper
@@ -47,8 +50,9 @@ Models
 Results
   --systems ""           default: all that were trained
   --cross_experts true   decode every language with every expert too
-  --inference_config conf/decode_greedy.yaml  --decode_args ""    for bin/decode
-  --results_md RESULTS.md  --results_dir exp    where results.json goes
+  --inference_config conf/decode_greedy.yaml  --inference_args ""    for bin/decode
+  --padded ""            systems to decode with their clips padded to 30 s too, as NAME@30s
+  --results_dir exp  --results_md exp/RESULTS.md    where results.json and the tables go
 END
 )
 
@@ -58,7 +62,7 @@ stop_stage=10
 skip_stages=""
 skip_done=false
 ngpu=0
-nj=1
+inference_nj=1
 expdir=exp
 dumpdir=dump
 quick=false
@@ -69,6 +73,8 @@ valid_set=dev
 test_sets="test"
 local_data_opts=""
 download_dir=""
+min_wav_duration=0.1
+max_wav_duration=30
 text_policy=raw
 # Models
 backbone=openai/whisper-tiny
@@ -91,9 +97,10 @@ tag=""
 systems=""
 cross_experts=true
 inference_config=conf/decode_greedy.yaml
-decode_args=""
-results_md=RESULTS.md
+inference_args=""
+padded=""
 results_dir=""
+results_md=""
 
 . ./path.sh
 . ./cmd.sh
@@ -104,10 +111,12 @@ raw=${dumpdir}/raw
 token_list=data/token_list/${backbone//\//--}/tokens.txt
 stats_dir=${expdir}/stats
 suffix=${tag:+_${tag}}
+results_dir=${results_dir:-${expdir}}
+results_md=${results_md:-${results_dir}/RESULTS.md}
 read -r -a lang_list <<<"${langs}"
 if ${quick}; then
     train_args="--num_iters_per_epoch 4 --max_epoch 1 --batch_bins 320000 ${train_args}"
-    decode_args="--max_tokens 40 ${decode_args}"
+    inference_args="--max_tokens 40 ${inference_args}"
 fi
 
 # Whether stage $1 is to run; says what it does ($2).
@@ -118,10 +127,11 @@ runs() {
     log "stage $1 ($((SECONDS - stage_begins)) s): $2"
 }
 
-# "[es,fr]" for ESPnet's options.
+# ["es","no"] for ESPnet's options; without the quotes YAML reads no as false.
 listed() {
-    local IFS=,
-    echo "[$*]"
+    local codes
+    codes=$(printf '"%s",' "$@")
+    echo "[${codes%,}]"
 }
 
 # data_opts train|valid SET: ESPnet's options for one data dir.
@@ -132,44 +142,66 @@ data_opts() {
         "--$1_data_path_and_name_and_type ${dir}/utt2lang,lang,text"
 }
 
-# train NAME CONFIG ARGS...: trains exp/NAME, resumes it, or leaves it when it is finished.
+# same_run COMMAND: a training's command without what may change when it is resumed.
+same_run() {
+    sed -E 's/ --(max_epoch|ngpu|num_workers|log_interval|patience) [^ ]+//g' <<<"$1"
+}
+
+# train NAME CONFIG ARGS...: trains exp/NAME, resumes it, or leaves it when it is finished. What was
+# trained there with other options or inputs is kept in exp/replaced.
 train() {
-    local dir=${expdir}/$1 config=$2 done_file signature
+    local dir=${expdir}/$1 config=$2 inputs wanted kept
     shift 2
-    done_file=${dir}/.done
     local cmd=(
-        "${python}" -m espnet_lora_experts.bin.train --config "${config}" --ngpu "${ngpu}"
+        -m espnet_lora_experts.bin.train --config "${config}" --ngpu "${ngpu}"
         --backbone "${backbone}" --token_list "${token_list}" --output_dir "${dir}" --resume true
         --use_preprocessor true --use_matplotlib false
         --train_shape_file "${stats_dir}/train/speech_shape"
         --valid_shape_file "${stats_dir}/valid/speech_shape"
     )
+    [ "${ngpu}" -le 1 ] || cmd+=(--multiprocessing_distributed true)
     # shellcheck disable=SC2206,SC2207  # these words are split on purpose
     cmd+=($(data_opts train "${train_set}") $(data_opts valid "${valid_set}") ${train_args} "$@")
-    signature=$({
-        echo "${cmd[*]}"
-        cat "${config}" "${raw}/${train_set}"/{utt2num_samples,text,utt2lang}
+    inputs=$({
+        sed 's/ *#.*//; /^max_epoch:/d' "${config}"
+        cat "${raw}/${train_set}"/{utt2num_samples,text,utt2lang}
         [[ ${dir} == */mono* ]] || cat "${expdir}"/mono*/.done 2>/dev/null || true
     } | sha256sum)
-    if ${skip_done} && [ "$(cat "${done_file}" 2>/dev/null)" = "${signature}" ]; then
+    wanted="${inputs%% *} $(sed -nE 's/^max_epoch: *([0-9]+).*/--max_epoch \1/p' "${config}") ${cmd[*]}"
+    if ${skip_done} && [ "$(cat "${dir}/.done" 2>/dev/null)" = "${wanted}" ]; then
         log "${dir} is finished, with these options and inputs; left as it is"
         return
     fi
+    if [ -e "${dir}/checkpoint.pth" ] &&
+        [ "$(same_run "$(cat "${dir}/.begun" 2>/dev/null)")" != "$(same_run "${wanted}")" ]; then
+        kept=${expdir}/replaced/$(basename "${dir}").$(date +%Y%m%d_%H%M%S)
+        mkdir -p "${expdir}/replaced"
+        mv "${dir}" "${kept}"
+        log "${dir} was trained with other options or inputs: it is ${kept} now, and starts anew"
+    fi
     mkdir -p "${dir}"
-    rm -f "${done_file}"
+    rm -f "${dir}/.done"
+    echo "${wanted}" >"${dir}/.begun"
     # shellcheck disable=SC2086  # train_cmd may have options
-    ${train_cmd} --gpu "${ngpu}" "${dir}/train.log" "${cmd[@]}"
-    echo "${signature}" >"${done_file}"
+    ${train_cmd} --gpu "${ngpu}" "${dir}/train.log" "${python}" "${cmd[@]}"
+    echo "${wanted}" >"${dir}/.done"
     log "${dir}: $(grep -o 'trainable parameters: .*' "${dir}/train.log" | tail -n 1);" \
         "$(grep -oE '[0-9]*epoch results: .*' "${dir}/train.log" | tail -n 1 | grep -oE '^[0-9]*epoch|\[valid\] .*' | tr '\n' ' ' | cut -c1-90)"
 }
 
-# experts_conf: the experts of exp/mono as ESPnet's option "{es: folder, ...}".
+# experts_conf: the experts of exp/mono as ESPnet's option {"es": folder, ...}.
 experts_conf() {
     "${python}" - "${expdir}/mono" <<'END'
 import json, sys
-what = json.load(open(f"{sys.argv[1]}/system.json"))
-print("{" + ", ".join(f"{k}: {sys.argv[1]}/{v}" for k, v in what["experts"].items()) + "}")
+from espnet_lora_experts.bin import cli
+from espnet_lora_experts.whisper.description import read_description
+
+def main():
+    folder = sys.argv[1]
+    experts = read_description(folder)["experts"]
+    print(json.dumps({name: f"{folder}/{path}" for name, path in experts.items()}))
+
+cli.run(main)
 END
 }
 
@@ -185,7 +217,8 @@ if runs 2 "format: dump/raw, text policy ${text_policy}"; then
         ins+=" data/${set}" outs+=" ${raw}/${set}"
     done
     "${python}" -m espnet_lora_experts.bin.format_data --in_dirs "${ins}" --out_dirs "${outs}" \
-        --langs "${langs}" --text_policy "${text_policy}"
+        --langs "${langs}" --text_policy "${text_policy}" \
+        --min_wav_duration "${min_wav_duration}" --max_wav_duration "${max_wav_duration}"
 fi
 
 if runs 3 "backbone: ${backbone}"; then
@@ -194,6 +227,7 @@ if runs 3 "backbone: ${backbone}"; then
 fi
 
 if runs 4 "statistics"; then
+    "${python}" -m espnet_lora_experts.bin.format_data --check_dirs "${raw}/${train_set} ${raw}/${valid_set}"
     # shellcheck disable=SC2046,SC2086
     ${train_cmd} "${stats_dir}/stats.log" "${python}" -m espnet_lora_experts.bin.train \
         --collect_stats true --config "${multi_config}" --backbone "${backbone}" --ngpu 0 \
@@ -233,19 +267,21 @@ if runs 6 "baselines: pooled LoRA$(${train_full} && echo ', full fine-tuning' ||
 fi
 
 if runs 7 "fusion: LoRA MoLE"; then
+    experts=$(experts_conf)
     # shellcheck disable=SC2086
     train "mole${suffix}" "${mole_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-        --model_conf "experts=$(experts_conf)" ${mole_args}
+        --model_conf "experts=${experts}" ${mole_args}
 fi
 
 if runs 8 "knowledge distillation"; then
+    experts=$(experts_conf)
     # shellcheck disable=SC2086
     train "kd${suffix}" "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-        --model_conf "experts=$(experts_conf)" ${distill_args}
+        --model_conf "experts=${experts}" ${distill_args}
     if ${train_kd_logits_only}; then
         # shellcheck disable=SC2086
         train "kd_logits_only${suffix}" "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-            --model_conf "experts=$(experts_conf)" --model_conf logits_only=true ${distill_args}
+            --model_conf "experts=${experts}" --model_conf logits_only=true ${distill_args}
     fi
 fi
 
@@ -255,34 +291,37 @@ if [ -z "${systems}" ]; then
             systems+=" ${name}"
         fi
     done
+    for name in ${padded}; do
+        systems+=" ${name}@30s"
+    done
 fi
 
 if runs 9 "decode:${systems}"; then
     decode=(
         "${python}" -m espnet_lora_experts.bin.decode --expdir "${expdir}" --systems "${systems}"
         --data_root "${raw}" --test_sets "${test_sets}" --langs "${langs}" --backbone "${backbone}"
-        --ngpu "${ngpu}" --nj "${nj}" --config "${inference_config}"
+        --ngpu "${ngpu}" --nj "${inference_nj}" --config "${inference_config}"
     )
     # shellcheck disable=SC2206
-    decode+=(${decode_args})
+    decode+=(${inference_args})
     ! ${skip_done} || decode+=(--skip_done)
     ! ${cross_experts} || decode+=(--cross)
     # shellcheck disable=SC2086
-    ${decode_cmd} --gpu "${ngpu}" "JOB=1:${nj}" "${expdir}/decode.JOB.log" "${decode[@]}" --job JOB
-    [ "${nj}" = 1 ] || "${decode[@]}" --job 0
+    ${decode_cmd} --gpu "${ngpu}" "JOB=1:${inference_nj}" "${expdir}/decode.JOB.log" "${decode[@]}" --job JOB
+    [ "${inference_nj}" = 1 ] || "${decode[@]}" --job 0
 fi
 
 if runs 10 "score"; then
     "${python}" -m espnet_lora_experts.bin.score --expdir "${expdir}" --test_sets "${test_sets}" \
-        --data_root "${raw}" --systems "${systems}" --baseline multi --output "${results_dir:-${expdir}}" \
-        --results_md "${results_md}" --about "backbone=${backbone} text_policy=${text_policy}"
+        --data_root "${raw}" --systems "${systems}" --baseline multi --output "${results_dir}" \
+        --results_md "${results_md}" --command "${command}" --about "backbone=${backbone} text_policy=${text_policy}"
     if command -v sclite >/dev/null; then
         for dir in "${expdir}"/*/decode_*/*/score_{wer,cer}; do
             (cd "${dir}" && sclite -r ref.trn trn -h hyp.trn trn -i rm -o all stdout >result.txt)
         done
         log "sclite's results: ${expdir}/*/decode_*/*/score_{wer,cer}/result.txt"
     fi
-    log "results: ${results_md}, ${results_dir:-${expdir}}/results.json"
+    log "results: ${results_md}, ${results_dir}/results.json"
 fi
 
 log "finished in $((SECONDS - stage_begins)) s"

@@ -52,7 +52,5 @@ while read -r system tag options; do
     systems+=("${system}_${tag}")
 done <"${sweep}"
 
-mkdir -p "${results}"
 ./run.sh "$@" "${own[@]}" --stage 9 --systems "${systems[*]}" \
-    --test_sets "$(value_of --valid_set dev "$@")" \
-    --results_dir "${results}" --results_md "${results}/RESULTS.md"
+    --test_sets "$(value_of --valid_set dev "$@")" --results_dir "${results}"

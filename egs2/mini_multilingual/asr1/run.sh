@@ -12,6 +12,5 @@ quick_opts=()
 if [[ " $* " == *" --quick true "* ]]; then
     quick_opts=(--local_data_opts "--max_train 40 --max_dev 8 --max_test 6")
 fi
-# 25 tokens a second, twice the fastest speech in these languages: a decoder that loops ends there.
 exec ./lora_experts.sh --train_full true --train_kd_logits_only true \
-    --decode_args "--maxlenratio 0.5" "${quick_opts[@]}" "$@"
+    --inference_config conf/decode_mini.yaml "${quick_opts[@]}" "$@"
