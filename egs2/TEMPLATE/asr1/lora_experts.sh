@@ -38,7 +38,7 @@ Data
   --min_wav_duration 0.1  --max_wav_duration 30   seconds; other utterances are left out and counted
   --text_policy raw      raw, lower or normalized (as scored: no case, no punctuation)
 Models
-  --backbone openai/whisper-tiny   hub id or folder of any Whisper
+  --backbone openai/whisper-tiny   any Whisper: hub id, folder, whisper.cpp or CTranslate2 files
   --expert_config conf/train_expert.yaml  --expert_args "--max_epoch 3"   and likewise
   --multi_config, --full_config, --mole_config, --distill_config, *_args: ESPnet's options
   --train_args ""        for every training; a model's own *_args win
