@@ -90,10 +90,3 @@ def test_decoding_yaml_parses(path):
     written = yaml.safe_load(path.read_text("utf-8"))
     args = vars(cli.parse(decode.get_parser(), cmd))
     assert written and {key: args[key] for key in written} == written
-
-
-def test_a_yaml_with_an_unknown_option_is_refused(tmp_path):
-    path = tmp_path / "decode.yaml"
-    path.write_text("beam_sise: 5\n")
-    with pytest.raises(ValueError, match="beam_sise"):
-        cli.parse(decode.get_parser(), ["--config", str(path)])
