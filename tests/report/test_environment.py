@@ -36,7 +36,8 @@ def test_recipe_command_is_one_line():
 
 def test_versions_are_those_that_run():
     about = environment.describe("m", [])
-    assert about["torch"] == torch.__version__
+    build = torch.__version__  # 2.13.0+cu130; not every build tells pip of its kind
+    assert about["torch"] in (build, build.partition("+")[0])
     assert about["python"] == platform.python_version()
 
 
