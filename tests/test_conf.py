@@ -81,7 +81,9 @@ def test_every_line_of_a_sweep_builds_another_model(path, options):
         args = parse([*base, *changes])
         assert changes and vars(args) != vars(parse(base))
         args.model_conf["experts"] = experts
-        assert LoraExpertsTask.build_model(args).trained_params > 0
+        model = LoraExpertsTask.build_model(args)
+        assert model.trained_params > 0
+        assert LoraExpertsTask.build_optimizers(args, model)
 
 
 @pytest.mark.parametrize("path", DECODE, ids=names(DECODE))

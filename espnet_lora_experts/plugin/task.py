@@ -108,8 +108,11 @@ class LoraExpertsTask(asr.ASRTask):
     @classmethod
     def build_optimizers(cls, args, model: torch.nn.Module):
         """An optimizer over the trained parameters only, in the model's own groups."""
-        if "lr" not in args.optim_conf:
-            raise ValueError(f"optim_conf must have lr, but got {args.optim_conf}")
+        if not isinstance(args.optim_conf.get("lr"), int | float):
+            raise ValueError(
+                f"optim_conf must have a number as lr, but got {args.optim_conf} (YAML "
+                "reads 3e-3 as text: write 3.0e-3)"
+            )
         groups = model.parameter_groups(args.optim_conf["lr"])
         return [optim_classes[args.optim](groups, **args.optim_conf)]
 

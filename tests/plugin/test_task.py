@@ -56,9 +56,11 @@ def test_optimizer_holds_trained_parameters_only(arguments, build):
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.5, 0.25)
 
 
-def test_optimizer_needs_a_rate(arguments, build):
-    with pytest.raises(ValueError, match="optim_conf must have lr, but got {}"):
-        LoraExpertsTask.build_optimizers(arguments(optim_conf={}), build("multi"))
+@pytest.mark.parametrize("options", [{}, {"lr": "3e-3"}])
+def test_optimizer_needs_a_rate(arguments, build, options):
+    args = arguments(optim="adamw", optim_conf=options)
+    with pytest.raises(ValueError, match="optim_conf must have a number as lr, but"):
+        LoraExpertsTask.build_optimizers(args, build("multi"))
 
 
 @pytest.fixture
