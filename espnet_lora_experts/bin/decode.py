@@ -19,6 +19,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -184,19 +185,19 @@ def decode_all(work: Sequence[Task], args) -> None:
 def load(task: Task, backbone: Backbone, args) -> Speech2Text:
     """A task's system, on the backbone's device."""
     kwargs = {name: getattr(args, name) for name in OPTIONS if hasattr(args, name)}
-    vanilla = Speech2Text.vanilla(backbone, args.langs.split(), **kwargs)
+    vanilla = partial(Speech2Text.vanilla, backbone, args.langs.split(), **kwargs)
     name = task.system.removesuffix(PADDED)
     if padded := task.system != name:
         what = read_description(task.expdir / name)
         write_description(task.expdir / task.system, {**what, "type": "padded"})
     if name == "vanilla":
-        return vanilla
+        return vanilla()
     tuned = Speech2Text.from_pretrained(
         task.trained, backbone, pad_to_30s=padded, **kwargs
     )
     tuned.backbone.to(backbone.hf.device)
     tuned.system.to(backbone.hf.device)
-    return tuned.two_pass(vanilla) if name == "two_pass" else tuned
+    return tuned.two_pass(vanilla()) if name == "two_pass" else tuned
 
 
 def decode_set(recognizer: Speech2Text, task: Task, args) -> None:

@@ -181,7 +181,9 @@ def test_crossed_expert_is_its_own_language_s_expert(run):
         assert not all(same.values())
 
 
-@pytest.mark.parametrize("change", ["weights", "options", "utterances", "nothing"])
+@pytest.mark.parametrize(
+    "change", ["weights", "options", "utterances", "audio", "nothing"]
+)
 def test_skip_done_decodes_again_what_would_be_another(run, project, tmp_path, change):
     shutil.copytree(project / "dump", tmp_path / "dump")
     options = ["--modes", "aware", "--data_root", str(tmp_path / "dump"), "--skip_done"]
@@ -198,6 +200,9 @@ def test_skip_done_decodes_again_what_would_be_another(run, project, tmp_path, c
         for name in ("wav.scp", "utt2lang"):
             lines = (tmp_path / "dump/test" / name).read_text().splitlines()
             (tmp_path / "dump/test" / name).write_text(f"{lines[0]}\n")
+    if change == "audio":
+        wavs = tmp_path / "dump/test/wav.scp"
+        wavs.write_text(wavs.read_text().replace("a-es.flac", "b-es.flac"))
     run("multi", *options)
     assert text.exists() == (change != "nothing")
 

@@ -114,7 +114,7 @@ def test_another_training_starts_anew_and_keeps_the_old(run, recipe, change):
 def test_new_experts_make_their_student_another_training(run, recipe):
     run(5)
     (recipe / "exp/mono/system.json").write_text('{"experts": {}}')
-    run(8, python="./python")
+    run(8)
     run(5, "--expert_args", "--model_conf r=8")
     (recipe / "exp/mono/system.json").write_text('{"experts": {}}')
     run(8)
