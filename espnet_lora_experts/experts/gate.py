@@ -19,14 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from espnet_lora_experts.experts.product import as_index
 
 if TYPE_CHECKING:
     from espnet_lora_experts.experts.fusion import Fusion
@@ -148,7 +146,7 @@ class Packed:
 
     def __init__(self, names: Sequence[str]):
         self.names = list(names)
-        self._layers: dict[str, tuple[Factors | None, Tensor]] = {}
+        self._layers: dict[str, tuple[Factors | None, tuple[int, ...]]] = {}
 
     def gate(self, names: Sequence[str]) -> Gate:
         """Gives every row its own of the packed experts.
@@ -162,25 +160,34 @@ class Packed:
         return (Term(self._factors, weight=partial(self._mask, which)),)
 
     def _mask(self, which: tuple[int, ...], layer: ExpertLinear) -> Tensor:
-        _, owner_R = self._pack(layer)
-        return owner_R == as_index(which, owner_R.device)[:, None]
+        pair, ranks = self._pack(layer)
+        assert pair is not None  # else the term gives this layer nothing
+        return _own_ranks(which, ranks, pair[0].device)
 
     def _factors(self, layer: ExpertLinear) -> Factors | None:
         return self._pack(layer)[0]
 
     @torch.no_grad()
-    def _pack(self, layer: ExpertLinear) -> tuple[Factors | None, Tensor]:
+    def _pack(self, layer: ExpertLinear) -> tuple[Factors | None, tuple[int, ...]]:
         if layer.key not in self._layers:
             pairs = [layer.factors(name) for name in self.names]
+            ranks = tuple(0 if pair is None else len(pair[0]) for pair in pairs)
             held = [pair for pair in pairs if pair is not None]
-            ranks = torch.tensor(
-                [0 if pair is None else len(pair[0]) for pair in pairs]
-            )
-            owner_R = torch.arange(len(pairs)).repeat_interleave(ranks)
             packed = None
             if held:
-                A_RD = torch.cat([A for A, _ in held])
-                packed = A_RD, torch.cat([B for _, B in held], dim=1)
-                owner_R = owner_R.to(A_RD.device)
-            self._layers[layer.key] = packed, owner_R
+                packed = (
+                    torch.cat([A for A, _ in held]),
+                    torch.cat([B for _, B in held], dim=1),
+                )
+            self._layers[layer.key] = packed, ranks
         return self._layers[layer.key]
+
+
+@lru_cache(maxsize=16)  # the same in all layers of a model, for many steps
+def _own_ranks(
+    which: tuple[int, ...], ranks: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """1 at each row's own ranks, (B, sum of ranks), else 0."""
+    with torch.inference_mode(False):
+        owner_R = torch.arange(len(ranks)).repeat_interleave(torch.tensor(ranks))
+        return (owner_R == torch.tensor(which)[:, None]).float().to(device)

@@ -6,12 +6,16 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from peft.tuners import lora
 from torch import Tensor, nn
 
 from espnet_lora_experts.experts.gate import Factors, Gate, Term
-from espnet_lora_experts.experts.product import as_index, cast_once, gated_linear
+from espnet_lora_experts.experts.product import (
+    add_product,
+    as_index,
+    cast_once,
+    gated_linear,
+)
 
 
 @dataclass
@@ -102,13 +106,13 @@ class ExpertLinear(lora.Linear):
             term, pair = held.pop(0)
             y = gated_linear(x, W_OD, bias_O, *pair, term.which)
         else:
-            y = F.linear(x.to(W_OD.dtype), W_OD, bias_O)
+            y = gated_linear(x, W_OD, bias_O)
         for term, pair in held:
-            y = y + self._delta(term, pair, x)
+            self._add(y, term, pair, x)
         return y
 
-    def _delta(self, term: Term, pair: Factors, x: Tensor) -> Tensor:
-        """What a term adds, by itself."""
+    def _add(self, y: Tensor, term: Term, pair: Factors, x: Tensor) -> None:
+        """Adds what a term gives to the output, in place."""
         A, B = pair
         if term.which is not None:
             which_B = as_index(term.which, x.device)
@@ -116,7 +120,7 @@ class ExpertLinear(lora.Linear):
         h_BNR = x.reshape(len(x), -1, x.shape[-1]) @ A.mT
         if term.weight is not None:
             h_BNR = h_BNR * term.weight(self)[:, None].to(h_BNR.dtype)
-        return (h_BNR @ B.mT).view(*x.shape[:-1], -1)
+        add_product(y.view(len(x), -1, y.shape[-1]), h_BNR, B.mT)
 
 
 def adapter_name(name: str) -> str:

@@ -19,9 +19,9 @@ from transformers import WhisperForConditionalGeneration
 
 from espnet_lora_experts.experts.bank import ExpertBank
 from espnet_lora_experts.experts.gate import Gate
-from espnet_lora_experts.experts.product import cast_once
+from espnet_lora_experts.experts.product import cast_once, linear
 from espnet_lora_experts.experts.store import open_tensors
-from espnet_lora_experts.whisper import hub
+from espnet_lora_experts.whisper import attention, hub
 from espnet_lora_experts.whisper.features import LogMel
 from espnet_lora_experts.whisper.vocabulary import Losses, over_vocabulary
 
@@ -59,6 +59,7 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         self.hf = hf.eval()
+        hf.set_attn_implementation(attention.NAME)
         self.config = hf.config
         self.name = name
         self.sha256 = sha256 or hub.weights_sha256(hf)
@@ -166,7 +167,7 @@ class Backbone(nn.Module):
         """
         states_ND, W_KD = self._vocabulary(y_ND)
         W_KD = W_KD if ids is None else W_KD[list(ids)]
-        return F.linear(states_ND.to(W_KD.dtype), W_KD)
+        return linear(states_ND.to(W_KD.dtype), W_KD)
 
     def over_vocabulary(self, y_ND: Tensor, losses: Losses) -> tuple[Tensor, ...]:
         """Losses of the scores of all tokens; see :func:`~.vocabulary.over_vocabulary`.

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from espnet_lora_experts.whisper.attention import attend
 from espnet_lora_experts.whisper.backbone import Backbone, padding_mask
 from espnet_lora_experts.whisper.systems import Encoded, System
 
@@ -50,7 +51,10 @@ class Stepper:
         self._prepare()
         with backbone.bank.using(system.decoder_gate(self.route)):
             self.cross = [
-                self._keys_values(layer.encoder_attn, encoded.hidden_BPD)
+                tuple(
+                    x.contiguous()  # read at every step
+                    for x in self._keys_values(layer.encoder_attn, encoded.hidden_BPD)
+                )
                 for layer in self.layers
             ]
         # (B, H, T, Q, d) each, of the type that the products have
@@ -170,5 +174,5 @@ def _heads(x: Tensor, attention) -> Tensor:
 
 def _attend(attention, x: Tensor, keys: Tensor, values: Tensor, mask) -> Tensor:
     query = _heads(attention.q_proj(x) * attention.scaling, attention)
-    seen = F.scaled_dot_product_attention(query, keys, values, mask, scale=1.0)
+    seen = attend(query, keys, values, mask)
     return attention.out_proj(seen.transpose(1, 2).flatten(2))

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from espnet_lora_experts.experts.product import linear
+
 CHUNK = 64
 """Positions at a time: 13 MB of scores for 51,865 tokens."""
 
@@ -77,15 +79,19 @@ class _InChunks(torch.autograd.Function):
 
 def _chunk(states_CD: Tensor, W_KD: Tensor, losses: Losses, at: slice, needed: bool):
     """Values of some positions and, per value, the gradient by their states."""
-    states_CD = states_CD.detach().requires_grad_(needed)
+    scores_CK = linear(states_CD, W_KD).requires_grad_(needed)
     with torch.set_grad_enabled(needed):
-        values = losses(F.linear(states_CD, W_KD), at)
+        values = losses(scores_CK, at)
+    learned = [value_C for value_C in values if value_C.requires_grad]
     grads = [
-        torch.autograd.grad(
-            value_C, states_CD, torch.ones_like(value_C), retain_graph=True
-        )[0]
+        linear(_gradient(value_C, scores_CK, value_C is not learned[-1]), W_KD.T)
         if value_C.requires_grad
         else None
         for value_C in values
     ]
     return [value_C.detach() for value_C in values], grads
+
+
+def _gradient(value_C: Tensor, scores_CK: Tensor, again: bool) -> Tensor:
+    ones_C = torch.ones_like(value_C)
+    return torch.autograd.grad(value_C, scores_CK, ones_C, retain_graph=again)[0]

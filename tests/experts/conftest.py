@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from espnet_lora_experts.experts import product as products
 from espnet_lora_experts.experts.bank import ExpertBank
 
 TARGETS = ["first", "second"]
@@ -37,6 +38,12 @@ def bank(model, base, add_random):
     bank = ExpertBank(model)
     add_random(bank, ["es", "ru", "ja"], r=2, scale=1, target_modules=TARGETS)
     return bank
+
+
+@pytest.fixture
+def one_library(monkeypatch):
+    """Products by the library that torch itself calls, whatever the processor."""
+    monkeypatch.setattr(products, "_mkl_is_slow", lambda: False)
 
 
 @pytest.fixture

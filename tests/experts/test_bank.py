@@ -95,7 +95,7 @@ def test_names_that_modules_have_are_good_names(bank):
         assert len(dict(bank.parameters_of(name))) == 4
 
 
-def test_dropped_expert_is_gone_and_its_name_free(bank, base, x):
+def test_dropped_expert_is_gone_and_its_name_free(bank, base, x, one_library):
     bank.drop("es")
     assert bank.names == ["ru", "ja"]
     assert not [key for key, _ in bank.model.named_parameters() if "expert_es" in key]

@@ -16,14 +16,14 @@ SORTED, MIXED = ["es", "es", "ja", "ru"], ["ru", "es", "ja", "es"]
 
 
 @pytest.mark.parametrize("gate", [VANILLA, one_hot(["es"] * 4), everywhere("es")])
-def test_fresh_expert_is_the_base_bit_for_bit(model, base, x, gate):
+def test_fresh_expert_is_the_base_bit_for_bit(model, base, x, gate, one_library):
     bank = ExpertBank(model)
     bank.add("es", lora_config(2, target_modules=TARGETS))
     with bank.using(gate):
         assert torch.equal(model(x), base(x))
 
 
-def test_vanilla_gate_is_the_base_bit_for_bit(bank, base, x):
+def test_vanilla_gate_is_the_base_bit_for_bit(bank, base, x, one_library):
     with bank.using(VANILLA):
         assert torch.equal(bank.model(x), base(x))
 
@@ -127,7 +127,9 @@ def test_terms_add_up_whatever_their_order(bank, x):
         torch.testing.assert_close(got, vanilla + sum(parts))
 
 
-def test_expert_is_absent_where_it_has_no_target(model, base, x, add_random):
+def test_expert_is_absent_where_it_has_no_target(
+    model, base, x, add_random, one_library
+):
     bank = ExpertBank(model)
     add_random(bank, ["es"], scale=1, target_modules=TARGETS)
     add_random(bank, ["ru"], scale=1, target_modules=["second"])

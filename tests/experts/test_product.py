@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from espnet_lora_experts.experts.product import cast_once, forget_cast, gated_linear
+from espnet_lora_experts.experts import product
+from espnet_lora_experts.experts.product import (
+    cast_once,
+    forget_cast,
+    gated_linear,
+    linear,
+)
 
 WHICH = [None, (0, 1, 0, 1), (2, 2, 0, 2), (0, 0, 0, 0)]
 
@@ -29,6 +35,53 @@ def plain(x, W, bias, A, B, which):
         for b, row in enumerate(x)
     ]
     return torch.stack(rows)
+
+
+@pytest.fixture(params=[False, True], ids=["mkl", "onednn"])
+def library(request, monkeypatch):
+    if request.param and not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(product, "_mkl_is_slow", lambda: request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 5), (0, 5), (1, 5)])
+def test_either_library_gives_the_product(library, shape, bias):
+    x, W, bias_O = torch.randn(shape), torch.randn(6, 5), torch.randn(6)
+    bias_O = bias_O if bias else None
+    for views in ((x, W), (x.mT.contiguous().mT, W.mT.contiguous().mT), (x, W[:0])):
+        at = None if bias_O is None else bias_O[: len(views[1])]
+        expected = torch.nn.functional.linear(*views, at)
+        torch.testing.assert_close(linear(*views, at), expected)
+
+
+def test_gradients_pass_either_library(library):
+    x, W = torch.randn(3, 5, requires_grad=True), torch.randn(6, 5)
+    (grad,) = torch.autograd.grad(linear(x, W).sum(), x)
+    torch.testing.assert_close(grad, W.sum(0).expand(3, 5))
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_either_library_gives_gradients(library, which):
+    given = [x.detach().float().requires_grad_() for x in tensors((4, 3), which)]
+    grads = [
+        torch.autograd.grad(f(*given, which).sin().sum(), given)
+        for f in (gated_linear, plain)
+    ]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_layer_without_a_pair_is_a_linear_layer(frozen):
+    x, W, bias = tensors((4, 3), None)[:3]
+    W.requires_grad_(not frozen)
+    bias.requires_grad_(not frozen)
+    trained = [t for t in (x, W, bias) if t.requires_grad]
+    outputs = gated_linear(x, W, bias), torch.nn.functional.linear(x, W, bias)
+    torch.testing.assert_close(*outputs)
+    grads = [torch.autograd.grad(y.sin().sum(), trained) for y in outputs]
+    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize("which", WHICH)
