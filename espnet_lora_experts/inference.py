@@ -12,14 +12,24 @@ import numpy as np
 import torch
 
 from espnet_lora_experts.whisper import hub, languages
-from espnet_lora_experts.whisper.audio import read_audio
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.batching import batches
 from espnet_lora_experts.whisper.decoding import DecodeOptions, Recognizer
 from espnet_lora_experts.whisper.features import FRAME_PAIR, MARGIN, MAX_SAMPLES
 from espnet_lora_experts.whisper.folder import VANILLA, load_system
 from espnet_lora_experts.whisper.precision import autocast_context, autocast_type
 from espnet_lora_experts.whisper.prompt import Prompter
-from espnet_lora_experts.whisper.systems import System, encode
+from espnet_lora_experts.whisper.systems import System, encode, join
+
+ENCODER_BATCH = 5 * SAMPLE_RATE
+"""Samples of speech that cost what a batch of the encoder costs by itself."""
+DECODER_BATCH = 100 * SAMPLE_RATE
+"""The same for the decoder, which reads its weights and the vocabulary's every step."""
+MOST_ROWS = 64
+"""Most clips that are decoded at once: beyond, a step costs more for each of them."""
+MOST_KEYS = 2**28
+"""Most numbers in the decoder's keys and values of the encoder: 1 GB in float32."""
 
 Speech = str | os.PathLike | np.ndarray | torch.Tensor
 
@@ -54,7 +64,7 @@ class Speech2Text:
         prompter: Tokens and prompts of the backbone.
         pad_to_30s: Pad clips to 30 s. A Whisper that was not fine-tuned needs it, a
             system trained at natural length (the default of all recipes) does not.
-        batch_seconds: Most seconds of a padded batch.
+        batch_seconds: Most seconds of a padded batch of the encoder.
         autocast: Type of the matrix products, see
             :func:`~.whisper.precision.autocast_type`.
         finder: Finds the language for systems that cannot; see :meth:`two_pass`.
@@ -171,7 +181,7 @@ class Speech2Text:
         """The language of each clip, without transcribing."""
         found: dict[int, str] = {}
         with self.backbone.bank.folded(partial(self.system.folding, lang=None)):
-            for rows in self._batches(range(len(clips)), clips):
+            for rows in self._encoder_batches(clips):
                 encoded = self._encode([clips[i] for i in rows], None)
                 with self._autocast():
                     langs, _ = self.recognizer.find_languages(encoded)
@@ -197,16 +207,23 @@ class Speech2Text:
         for lang, group in self._groups(len(clips), langs):
             gate_of = partial(self.system.folding, lang=lang)
             with self.backbone.bank.folded(gate_of):
-                for rows in self._batches(group, clips):
-                    given = None if langs is None else [langs[i] for i in rows]
-                    encoded = self._encode([clips[i] for i in rows], given)
-                    frames = [-(-len(clips[i]) // FRAME_PAIR) for i in rows]
-                    with self._autocast():
-                        hypotheses = self.recognizer(encoded, given, frames)
-                    for i, hypothesis in zip(rows, hypotheses, strict=True):
-                        results[i] = self._result(hypothesis)
+                for batch in self._decoder_batches(_of(clips, group)):
+                    rows = _of(group, batch)
+                    found = self._decode(_of(clips, rows), _of(langs, rows))
+                    results |= dict(zip(rows, found, strict=True))
                     progress(len(rows))
         return [results[i] for i in range(len(clips))]
+
+    def _decode(self, clips, langs) -> list[Result]:
+        """The results of a batch, longest clip first; the encoder reads it in parts."""
+        parts = [
+            self._encode(_of(clips, part), _of(langs, part))
+            for part in self._encoder_batches(clips)
+        ]
+        frames = [-(-len(clip) // FRAME_PAIR) for clip in clips]
+        with self._autocast():
+            hypotheses = self.recognizer(join(parts), langs, frames)
+        return [self._result(hypothesis) for hypothesis in hypotheses]
 
     def _groups(self, count: int, langs) -> Iterator[tuple[str | None, list[int]]]:
         """Clips of one language together where the gates differ by language."""
@@ -217,18 +234,22 @@ class Speech2Text:
         for lang, group in groupby(order, key=langs.__getitem__):
             yield lang, list(group)
 
-    def _batches(self, group: Sequence[int], clips) -> Iterator[list[int]]:
+    def _encoder_batches(self, clips) -> list[list[int]]:
         """Clips of similar length, as many as fit into ``batch_seconds``."""
-        rows: list[int] = []
-        most = self.batch_seconds * 16_000
-        for i in sorted(group, key=lambda i: -len(clips[i])):
-            longest = clips[rows[0] if rows else i]
-            if rows and (len(rows) + 1) * self._padded(longest) > most:
-                yield rows
-                rows = []
-            rows.append(i)
-        if rows:
-            yield rows
+        most = self.batch_seconds * SAMPLE_RATE
+        lengths = [self._padded(clip) for clip in clips]
+        return batches(lengths, lambda n, longest: n * longest <= most, ENCODER_BATCH)
+
+    def _decoder_batches(self, clips) -> list[list[int]]:
+        """Clips whose transcripts grow together, step by step."""
+        config = self.backbone.config
+        keys = 2 * config.decoder_layers * config.d_model / FRAME_PAIR
+        lengths = [self._padded(clip) for clip in clips]
+        return batches(
+            lengths,
+            lambda n, longest: n <= MOST_ROWS and n * longest * keys <= MOST_KEYS,
+            DECODER_BATCH,
+        )
 
     def _padded(self, clip: np.ndarray) -> int:
         return MAX_SAMPLES if self.pad_to_30s else len(clip) + MARGIN
@@ -255,6 +276,10 @@ class Speech2Text:
             self.prompter.tokens(hypothesis.tokens),
             hypothesis.ended,
         )
+
+
+def _of(values, rows) -> list | None:
+    return None if values is None else [values[i] for i in rows]
 
 
 def _samples(speech: Speech) -> np.ndarray:

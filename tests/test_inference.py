@@ -8,6 +8,7 @@ import soundfile
 import torch
 
 import espnet_lora_experts
+from espnet_lora_experts import inference
 from espnet_lora_experts.inference import Speech2Text
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.folder import save_system
@@ -83,17 +84,26 @@ def test_a_list_is_its_clips_one_by_one(load, clips, name, given):
 
 @pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("seconds", [0.1, 4, 61, 95])
-def test_batches_hold_as_much_as_fits(load, clips, pad, seconds):
+def test_batches_of_the_encoder_fit(load, clips, pad, seconds):
     speech2text = load("multi", batch_seconds=seconds, pad_to_30s=pad)
-    batches = [*speech2text._batches(range(5), clips)]
+    batches = speech2text._encoder_batches(clips)
     assert sorted(i for batch in batches for i in batch) == [0, 1, 2, 3, 4]
     cost = [480_000 if pad else len(clip) + 64 * 160 for clip in clips]
     sizes = [max(cost[i] for i in batch) * len(batch) for batch in batches]
     limit = seconds * 16_000
     assert all(n <= limit or len(b) == 1 for n, b in zip(sizes, batches, strict=True))
-    for batch, following in zip(batches, batches[1:], strict=False):
-        assert max(cost[i] for i in batch) * (len(batch) + 1) > limit
-        assert min(cost[i] for i in batch) >= max(cost[i] for i in following)
+
+
+@pytest.mark.parametrize(("name", "most"), [("MOST_ROWS", 2), ("MOST_KEYS", 13_000)])
+def test_batches_of_the_decoder_fit(load, clips, monkeypatch, name, most):
+    """And several batches of the encoder may make one of the decoder."""
+    speech2text = load("multi", batch_seconds=0.1)
+    assert [len(b) for b in speech2text._decoder_batches(clips)] == [5]
+    expected = speech2text(clips)
+    monkeypatch.setattr(inference, name, most)
+    batches = speech2text._decoder_batches(clips)
+    assert max(map(len, batches)) == 2 and sum(map(len, batches)) == 5
+    same(speech2text(clips), expected)
 
 
 def test_paths_arrays_and_tensors_are_one(load, clips, tmp_path):

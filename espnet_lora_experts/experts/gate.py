@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from espnet_lora_experts.experts.product import product_type
+
 if TYPE_CHECKING:
     from espnet_lora_experts.experts.fusion import Fusion
     from espnet_lora_experts.experts.layer import ExpertLinear
@@ -175,10 +177,9 @@ class Packed:
             held = [pair for pair in pairs if pair is not None]
             packed = None
             if held:
-                packed = (
-                    torch.cat([A for A, _ in held]),
-                    torch.cat([B for _, B in held], dim=1),
-                )
+                A_RD, B_OR = zip(*held, strict=True)
+                dtype = product_type(A_RD[0])
+                packed = torch.cat(A_RD).to(dtype), torch.cat(B_OR, dim=1).to(dtype)
             self._layers[layer.key] = packed, ranks
         return self._layers[layer.key]
 

@@ -15,6 +15,7 @@ from espnet_lora_experts.experts.product import (
     as_index,
     cast_once,
     gated_linear,
+    linear,
 )
 
 
@@ -99,7 +100,7 @@ class ExpertLinear(lora.Linear):
         gate = self.switch.gate
         if gate is None:
             return super().forward(x, *args, **kwargs)
-        W_OD, bias_O = cast_once(cast(nn.Linear, self.get_base_layer()), x)
+        W_OD, bias_O = cast_once(cast(nn.Linear, self.get_base_layer()))
         terms = () if self.key in self.switch.folded else gate
         held = [(t, pair) for t in terms if (pair := t.factors(self)) is not None]
         if held and held[0][0].weight is None:
@@ -117,7 +118,8 @@ class ExpertLinear(lora.Linear):
         if term.which is not None:
             which_B = as_index(term.which, x.device)
             A, B = A[which_B], B[which_B]
-        h_BNR = x.reshape(len(x), -1, x.shape[-1]) @ A.mT
+        x, A = x.reshape(len(x), -1, x.shape[-1]).to(y.dtype), A.to(y.dtype)
+        h_BNR = linear(x, A) if A.dim() == 2 else x @ A.mT
         if term.weight is not None:
             h_BNR = h_BNR * term.weight(self)[:, None].to(h_BNR.dtype)
         add_product(y.view(len(x), -1, y.shape[-1]), h_BNR, B.mT)

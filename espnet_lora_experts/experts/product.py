@@ -69,6 +69,8 @@ def gated_linear(
         Output, (B, ..., O), in the type of W.
     """
     which_B = None if which is None else as_index(which, x.device)
+    if not torch.is_grad_enabled():
+        return _forward(x.to(W_OD.dtype), W_OD, bias_O, A, B, which_B)[0]
     with torch.autocast(x.device.type, enabled=False):
         return _GatedLinear.apply(x, W_OD, bias_O, A, B, which_B)
 
@@ -80,7 +82,14 @@ def as_index(which: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.tensor(which, device=device)
 
 
-def cast_once(linear: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def product_type(weight: Tensor) -> torch.dtype:
+    """The type of the products with a weight: its own, or that of autocast."""
+    device = weight.device.type
+    enabled = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if enabled else weight.dtype
+
+
+def cast_once(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
     """A linear layer's weight and bias in the type of the products.
 
     Autocast would cast frozen weights again at every call; here they are cast when
@@ -89,11 +98,9 @@ def cast_once(linear: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor | None]:
 
     Args:
         linear: The layer.
-        x: An input: its device says which autocast may be in force.
     """
-    device, weight, bias = x.device.type, linear.weight, linear.bias
-    dtype = torch.get_autocast_dtype(device)
-    if not torch.is_autocast_enabled(device) or dtype == weight.dtype:
+    weight, bias, dtype = linear.weight, linear.bias, product_type(linear.weight)
+    if dtype == weight.dtype:
         return weight, bias
     if weight.requires_grad:
         return weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -111,17 +118,23 @@ def forget_cast(linear: nn.Module) -> None:
     linear.__dict__.pop("_cast", None)
 
 
+def _forward(x, W_OD, bias_O, A, B, which_B) -> tuple[Tensor, Tensor | None]:
+    """The output, and x A^T."""
+    y = linear(x, W_OD, bias_O)
+    if A is None:
+        return y, None
+    A_rows, B_rows = _pairs(A.to(x.dtype), B.to(x.dtype), which_B)
+    h = _times(_rows(x, which_B), A_rows.mT)
+    add_product(_rows(y, which_B), h, B_rows.mT)
+    return y, h
+
+
 class _GatedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, W_OD, bias_O, A, B, which_B):
         ctx.types = [None if t is None else t.dtype for t in (x, A, B)]
         x, A, B = (None if t is None else t.to(W_OD.dtype) for t in (x, A, B))
-        y = linear(x, W_OD, bias_O)
-        h = None
-        if A is not None:
-            A_rows, B_rows = _pairs(A, B, which_B)
-            h = _times(_rows(x, which_B), A_rows.mT)
-            add_product(_rows(y, which_B), h, B_rows.mT)
+        y, h = _forward(x, W_OD, bias_O, A, B, which_B)
         _, needs_W, _, needs_A, needs_B, _ = ctx.needs_input_grad
         kept = x if needs_W or needs_A else None, h if needs_B else None
         ctx.save_for_backward(W_OD, A, B, which_B, *kept)

@@ -181,7 +181,7 @@ class Backbone(nn.Module):
     def _vocabulary(self, y_ND: Tensor) -> tuple[Tensor, Tensor]:
         """What is multiplied to scores: the normed states and the tokens' weight."""
         states_ND = self.hf.model.decoder.layer_norm(y_ND)
-        return states_ND, cast_once(self.hf.proj_out, states_ND)[0]
+        return states_ND, cast_once(self.hf.proj_out)[0]
 
     def _run(self, layer: nn.Module, gate: Gate, *args) -> Tensor:
         def under_gate(*inputs):

@@ -14,6 +14,8 @@ from torch import Tensor
 from espnet_lora_experts.whisper.stepper import Stepper
 
 WORST = float("-inf")
+LEFT = 0.75
+"""Share of a batch that is still going when the rest is taken out of it."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,13 @@ class Utterance:
         limit: Most tokens.
         alive: Those that grow, best first.
         ended: Those that met the end token among the best ``beam`` candidates.
+        done: Whether it needs no more steps.
     """
 
     limit: int
     alive: list[Path] = field(default_factory=lambda: [Path()])
     ended: list[Path] = field(default_factory=list)
+    done: bool = False
 
     def advance(
         self, candidates: Iterable[tuple[float, int, int]], beam: int, eot: int
@@ -69,7 +73,8 @@ class Utterance:
                 self.ended.append(path)
         self.alive = alive or self.alive
         full = len(self.alive[0].tokens) >= self.limit
-        return [] if full or len(self.ended) >= beam else parents
+        self.done = full or len(self.ended) >= beam or not parents
+        return [] if self.done else parents
 
     def best(self, length_penalty: float) -> Path:
         """The best hypothesis that ended; if none did, the best that was cut off."""
@@ -87,7 +92,8 @@ def search(
     """Decodes a batch to the end.
 
     An utterance is done when as many hypotheses ended as there are beams, or at its
-    limit; it then leaves the batch.
+    limit. Who is done leaves the batch together with others, since the keys and values
+    of all who stay are copied then.
 
     Args:
         stepper: Fed with the prompt.
@@ -107,16 +113,18 @@ def search(
     while True:
         found = _candidates(logits_BQK.float() + never_K, scores_BQ, stepper.beam)
         parents = [
-            utterance.advance(zip(*rows, strict=True), stepper.beam, eot)
+            []
+            if utterance.done
+            else utterance.advance(zip(*rows, strict=True), stepper.beam, eot)
             for utterance, *rows in zip(going, *found, strict=True)
         ]
-        rows = [b for b, row in enumerate(parents) if row]
+        rows = [b for b, utterance in enumerate(going) if not utterance.done]
         if not rows:
             return [utterance.best(length_penalty) for utterance in utterances]
-        if len(rows) < len(going):
-            going = [going[b] for b in rows]
+        if len(rows) <= LEFT * len(going):
+            going, parents = [going[b] for b in rows], [parents[b] for b in rows]
             stepper.keep(rows)
-        ids_BQ, scores_BQ = _grown(going, stepper, [parents[b] for b in rows])
+        ids_BQ, scores_BQ = _grown(going, stepper, parents)
         logits_BQK = stepper.step(ids_BQ)
 
 
@@ -141,14 +149,15 @@ def _grown(
 ) -> tuple[Tensor, Tensor]:
     """Next tokens and scores, (B, Q) each; the stepper's paths follow the parents.
 
-    Where a small vocabulary gives too few, hopeless copies of the first fill up.
+    Where a small vocabulary gives too few, or the utterance is done, hopeless ones
+    fill up.
     """
     device, beam = stepper.valid_BP.device, stepper.beam
     ids, scores, sources = [], [], []
     for utterance, row in zip(going, parents, strict=True):
-        lack = beam - len(row)
-        ids.append([path.tokens[-1] for path in utterance.alive] + lack * [0])
-        scores.append([path.score for path in utterance.alive] + lack * [WORST])
+        lack, alive = beam - len(row), utterance.alive[: len(row)]
+        ids.append([path.tokens[-1] for path in alive] + lack * [0])
+        scores.append([path.score for path in alive] + lack * [WORST])
         sources.append([*row] + lack * [0])
     stepper.follow(torch.tensor(sources, device=device))
     return torch.tensor(ids, device=device), torch.tensor(scores, device=device)

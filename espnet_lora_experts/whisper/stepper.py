@@ -92,6 +92,8 @@ class Stepper:
 
     def follow(self, parents_BQ: Tensor) -> None:
         """Hypothesis q becomes a continuation of hypothesis ``parents_BQ[:, q]``."""
+        if self.beam == 1:
+            return
         index_BQT = parents_BQ[:, :, None].expand(-1, -1, self.length)
         self.paths_BQT = self.paths_BQT.gather(1, index_BQT)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet_lora_experts.experts.fusion import Fusion
@@ -182,6 +184,26 @@ class Encoded:
     valid_BP: Tensor
     route: Route | None
     lid_logits_BN: Tensor | None = None
+
+
+def join(parts: Sequence[Encoded]) -> Encoded:
+    """Batches as one, padded to the longest."""
+    if len(parts) == 1:
+        return parts[0]
+    most = max(part.valid_BP.shape[1] for part in parts)
+    more = [most - part.valid_BP.shape[1] for part in parts]
+    hidden = [
+        F.pad(x.hidden_BPD, (0, 0, 0, n)) for x, n in zip(parts, more, strict=True)
+    ]
+    valid = [F.pad(x.valid_BP, (0, n)) for x, n in zip(parts, more, strict=True)]
+    routes = [part.route for part in parts if part.route is not None]
+    lid = [part.lid_logits_BN for part in parts if part.lid_logits_BN is not None]
+    return Encoded(
+        torch.cat(hidden),
+        torch.cat(valid),
+        [lang for route in routes for lang in route] if routes else None,
+        torch.cat(lid) if lid else None,
+    )
 
 
 def encode(

@@ -152,7 +152,7 @@ def test_inference_does_not_spoil_later_training():
     for mode in (torch.inference_mode(), torch.enable_grad()):
         with mode, torch.autocast("cpu", torch.bfloat16):
             trained = A.clone().requires_grad_()
-            y = gated_linear(x, *cast_once(linear, x), trained, B, (1, 2))
+            y = gated_linear(x, *cast_once(linear), trained, B, (1, 2))
     y.float().sum().backward()
     assert trained.grad is not None
 
@@ -171,26 +171,26 @@ def test_experts_gradients_add_up_in_full_precision():
 
 
 def test_frozen_weights_are_cast_once_and_again_when_they_change():
-    linear, x = torch.nn.Linear(3, 2).requires_grad_(False), torch.ones(1, 3)
-    assert cast_once(linear, x)[0] is linear.weight
+    linear = torch.nn.Linear(3, 2).requires_grad_(False)
+    assert cast_once(linear)[0] is linear.weight
     with torch.autocast("cpu", torch.bfloat16):
-        W, bias = cast_once(linear, x)
+        W, bias = cast_once(linear)
         assert (W.dtype, bias.dtype) == (torch.bfloat16, torch.bfloat16)
-        assert cast_once(linear, x)[0] is W
+        assert cast_once(linear)[0] is W
         linear.weight.mul_(2)
-        assert torch.equal(cast_once(linear, x)[0], linear.weight.bfloat16())
+        assert torch.equal(cast_once(linear)[0], linear.weight.bfloat16())
         linear.weight.data = linear.weight.data + 1
         forget_cast(linear)
-        assert torch.equal(cast_once(linear, x)[0], linear.weight.bfloat16())
-        assert cast_once(linear, x)[0] is cast_once(linear, x)[0]
-    assert cast_once(linear, x)[0] is linear.weight
+        assert torch.equal(cast_once(linear)[0], linear.weight.bfloat16())
+        assert cast_once(linear)[0] is cast_once(linear)[0]
+    assert cast_once(linear)[0] is linear.weight
     assert set(linear.state_dict()) == {"weight", "bias"}
 
 
 def test_trained_weights_get_their_gradient_through_the_cast():
-    linear, x = torch.nn.Linear(3, 2, bias=False), torch.ones(1, 3)
+    linear = torch.nn.Linear(3, 2, bias=False)
     with torch.autocast("cpu", torch.bfloat16):
-        W, bias = cast_once(linear, x)
+        W, bias = cast_once(linear)
     W.sum().backward()
     assert bias is None
     assert torch.equal(linear.weight.grad, torch.ones(2, 3))
