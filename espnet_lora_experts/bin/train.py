@@ -9,8 +9,30 @@ The options are those of ``espnet2.bin.asr_train`` plus ``--backbone`` and
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
+import typeguard
+
 from espnet_lora_experts.bin import cli
-from espnet_lora_experts.plugin.task import LoraExpertsTask
+
+
+@contextmanager
+def unchecked_types():
+    """Imports ESPnet as it is written.
+
+    Typeguard would rewrite each of its functions, at every start of every process:
+    half of the time that its import takes.
+    """
+    typechecked = typeguard.typechecked
+    typeguard.typechecked = lambda target=None, **_: target or (lambda later: later)
+    try:
+        yield
+    finally:
+        typeguard.typechecked = typechecked
+
+
+with unchecked_types():
+    from espnet_lora_experts.plugin.task import LoraExpertsTask
 
 
 def get_parser():

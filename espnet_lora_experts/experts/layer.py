@@ -125,6 +125,14 @@ class ExpertLinear(lora.Linear):
         add_product(y.view(len(x), -1, y.shape[-1]), h_BNR, B.mT)
 
 
+class FrozenLinear(nn.Linear):
+    """A linear layer by :func:`~.product.gated_linear`: what holds no expert, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x W^T + b``, (B, ..., O)."""
+        return gated_linear(x, *cast_once(self))
+
+
 def adapter_name(name: str) -> str:
     """PEFT's name of an expert; the prefix because ``to`` or ``type`` would raise."""
     return f"expert_{name}"

@@ -34,13 +34,14 @@ def linear(x: Tensor, W_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
         bias_O: Bias, or None.
     """
     learns = torch.is_grad_enabled() and (x.requires_grad or W_OD.requires_grad)
-    if x.is_cpu and x.dtype == torch.float32 and not learns and _mkl_is_slow():
+    if x.is_cpu and x.dtype == torch.float32 and not learns and mkl_is_slow():
         return torch.ops.mkldnn._linear_pointwise(x, W_OD, bias_O, "none", [], "")
     return F.linear(x, W_OD, bias_O)
 
 
 @cache
-def _mkl_is_slow() -> bool:
+def mkl_is_slow() -> bool:
+    """Whether this is a processor that MKL does not favour, and oneDNN is there."""
     if not torch.backends.mkldnn.is_available():
         return False
     cpus = Path("/proc/cpuinfo")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from librosa import resample, to_mono
 
 SAMPLE_RATE = 16_000
 
@@ -33,10 +32,12 @@ def read_audio(path: str | os.PathLike) -> np.ndarray:
         samples_SC, rate = _read(str(path))
     except (soundfile.LibsndfileError, OSError, subprocess.SubprocessError) as error:
         raise ValueError(f"{path} must be a readable audio file: {error}") from error
-    samples_S = to_mono(samples_SC.T)
+    samples_S = samples_SC.mean(axis=1)
     if len(samples_S) == 0:
         raise ValueError(f"{path} must have samples, but is empty")
     if rate != SAMPLE_RATE:
+        from librosa import resample  # a second, that prepared data does not need
+
         samples_S = resample(samples_S, orig_sr=rate, target_sr=SAMPLE_RATE)
     return samples_S.astype(np.float32)
 

@@ -19,6 +19,7 @@ from transformers import WhisperForConditionalGeneration
 
 from espnet_lora_experts.experts.bank import ExpertBank
 from espnet_lora_experts.experts.gate import Gate
+from espnet_lora_experts.experts.layer import FrozenLinear
 from espnet_lora_experts.experts.product import cast_once, linear
 from espnet_lora_experts.experts.store import open_tensors
 from espnet_lora_experts.whisper import attention, hub
@@ -60,6 +61,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.hf = hf.eval()
         hf.set_attn_implementation(attention.NAME)
+        for module in hf.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = FrozenLinear
         self.config = hf.config
         self.name = name
         self.sha256 = sha256 or hub.weights_sha256(hf)

@@ -43,7 +43,7 @@ def bank(model, base, add_random):
 @pytest.fixture
 def one_library(monkeypatch):
     """Products by the library that torch itself calls, whatever the processor."""
-    monkeypatch.setattr(products, "_mkl_is_slow", lambda: False)
+    monkeypatch.setattr(products, "mkl_is_slow", lambda: False)
 
 
 @pytest.fixture

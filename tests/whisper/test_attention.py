@@ -56,6 +56,30 @@ def test_products_are_torchs_attention_with_its_gradients(mask, causal, by_torch
         torch.testing.assert_close(grad.float(), want, rtol=0.05, atol=0.05)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mask", [None, padding(), padding().expand(-1, H, T, -1)])
+def test_long_sequences_go_head_by_head(mask, dtype, by_torch, monkeypatch):
+    """Where no gradient is needed, and in float32 where MKL is slow."""
+    monkeypatch.setattr(attention, "LONG", T * P)
+    monkeypatch.setattr(attention, "MOST_WEIGHTS", 0)
+    monkeypatch.setattr(attention, "mkl_is_slow", lambda: True)
+    tensors = given(dtype=dtype)
+    got = attend(*tensors, mask)
+    assert not by_torch and got.dtype == dtype
+    exact = [x.float() for x in tensors]
+    monkeypatch.setattr(attention, "mkl_is_slow", lambda: False)
+    near = {} if dtype == torch.float32 else NEAR
+    torch.testing.assert_close(got.float(), attend(*exact, mask), **near)
+    assert by_torch
+
+
+def test_head_by_head_is_not_for_gradients(by_torch, monkeypatch):
+    monkeypatch.setattr(attention, "LONG", T * P)
+    monkeypatch.setattr(attention, "mkl_is_slow", lambda: True)
+    assert attend(*given(dtype=torch.float32), None).requires_grad and by_torch
+
+
 def test_what_is_masked_is_not_seen():
     query, keys, values = given()
     changed = values.detach().clone()

@@ -8,6 +8,7 @@ import torch
 
 from espnet_lora_experts.experts.bank import TARGETS
 from espnet_lora_experts.experts.gate import everywhere, one_hot
+from espnet_lora_experts.experts.layer import FrozenLinear
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.hub import INDEX, weights_sha256
 
@@ -127,7 +128,7 @@ def test_default_targets_are_all_matrices_of_the_layers(backbone, add_random):
     linear = {
         name.removesuffix(".base_layer")
         for name, module in backbone.hf.named_modules()
-        if type(module) is torch.nn.Linear and ".lora_" not in name
+        if type(module) is FrozenLinear
     }
     assert set(backbone.bank.layers) == linear - {"proj_out"}
     assert len(linear) == 1 + 2 * 6 + 2 * 10
