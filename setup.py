@@ -33,6 +33,8 @@ TEST = [
     "types-PyYAML>=6.0.12.20261113",
 ]
 
+BENCHMARK = ["faster-whisper>=1.2.1"]
+
 # ESPnet 202511, the newest for Python 3.11, pins a setuptools that torch refuses, and
 # packages that ASR never imports. So these are installed without their dependencies
 # (pip install --no-deps), and ESPNET_202511_NEEDS is what its ASR then really uses.
@@ -90,7 +92,7 @@ def main() -> None:
         packages=find_packages(include=["espnet_lora_experts*"]),
         package_data={"espnet_lora_experts": ["py.typed", "**/*.yaml"]},
         install_requires=INSTALL_REQUIRES,
-        extras_require={"espnet": ESPNET, "test": TEST},
+        extras_require={"espnet": ESPNET, "test": TEST, "benchmark": BENCHMARK},
         classifiers=[
             "Intended Audience :: Science/Research",
             "Programming Language :: Python :: 3.11",

@@ -106,6 +106,18 @@ def test_batches_of_the_decoder_fit(load, clips, monkeypatch, name, most):
     same(speech2text(clips), expected)
 
 
+@every_system
+def test_one_clip_of_30_s_and_fifteen_of_1_s(load, name):
+    rng = np.random.RandomState(0)
+    lengths = [16_000] * 7 + [480_000] + [16_000] * 8
+    clips = [rng.uniform(-0.5, 0.5, n).astype(np.float32) for n in lengths]
+    langs = (GIVEN * 4)[:16]
+    alone = [load(name)(clips[i], langs[i]) for i in (0, 7, 15)]
+    found = load(name)(clips, langs)
+    assert len(found) == 16
+    same([found[i] for i in (0, 7, 15)], alone)
+
+
 def test_paths_arrays_and_tensors_are_one(load, clips, tmp_path):
     path = tmp_path / "clip.flac"
     soundfile.write(path, clips[0], 16_000)

@@ -3,6 +3,7 @@
 import runpy
 
 import pytest
+import typeguard
 import yaml
 
 from espnet_lora_experts.bin import train
@@ -33,6 +34,14 @@ def test_dry_run_writes_a_whole_config(dry_run, folder_30s, prompter, tmp_path):
 def test_parser_has_espnets_options_and_ours():
     args = train.get_parser().parse_args(["--output_dir", "x", "--accum_grad", "3"])
     assert args.accum_grad == 3 and args.backbone is None and args.sampler_conf == {}
+
+
+def test_only_the_import_of_espnet_goes_unchecked():
+    checked = typeguard.typechecked
+    with train.unchecked_types():
+        assert typeguard.typechecked(print) is print
+        assert typeguard.typechecked(collection_check_strategy=1)(print) is print
+    assert typeguard.typechecked is checked
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from espnet_lora_experts.whisper import search
 from espnet_lora_experts.whisper.decoding import DecodeOptions, Recognizer
 from espnet_lora_experts.whisper.search import Path, Utterance, _candidates
+from espnet_lora_experts.whisper.stepper import Stepper
 from espnet_lora_experts.whisper.systems import (
     Encoded,
     Experts,
@@ -55,6 +57,28 @@ def test_search_is_the_plain_one(
         assert found[b].tokens == tokens[: len(tokens) - ended]
         assert found[b].ended == ended
         assert found[b].score == pytest.approx(score, abs=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beam", [1, 3])
+def test_who_is_done_may_stay_in_the_batch(
+    trio, prompter, mel, langs, beam, monkeypatch
+):
+    """Until enough are done to leave together: the results are the same."""
+    encoded = encode(trio, Experts(LANGUAGES), *mel, langs)
+    options, found, left = DecodeOptions(beam, max_tokens=30), {}, []
+    keep = Stepper.keep
+    monkeypatch.setattr(Stepper, "keep", lambda *args: left.append(1) or keep(*args))
+    for share in 0.0, 0.75, 1.0:
+        monkeypatch.setattr(search, "LEFT", share)
+        recognizer = Recognizer(trio, Experts(LANGUAGES), prompter, options)
+        found[share] = recognizer(encoded, langs, [4, 9, 30, 14])
+        left.append(0)
+    assert left[0] == 0 and left.count(1) > 2  # none leaves, or one by one
+    for hypotheses in found[0.75], found[1.0]:
+        for a, b in zip(found[0.0], hypotheses, strict=True):
+            assert a.tokens == b.tokens and a.ended == b.ended
+            assert a.score == pytest.approx(b.score, abs=1e-4)
 
 
 @torch.no_grad()

@@ -1,0 +1,68 @@
+"""The benchmark's arithmetic: which way ratios go, what is marked, what is counted."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "local"))
+
+from bench import harness  # noqa: E402
+from bench.harness import Contest, Row, compete, count, line, row  # noqa: E402
+
+
+def contest(ours, peer, **kwargs):
+    """Works that only say how long they took."""
+    return Contest(iter_of(ours), iter_of(peer), 12.0, counted=False, **kwargs)
+
+
+def iter_of(times):
+    times = iter([1.0, *times])  # the first is the warm-up's
+    return lambda: next(times)
+
+
+@pytest.mark.parametrize(
+    ("saves", "reach", "ratio", "reached"),
+    [(True, 2.5, 3.0, True), (True, 3.5, 3.0, False)]
+    + [(False, 0.4, 1 / 3, True), (False, 0.3, 1 / 3, False)],
+)
+def test_ratio_is_the_median_of_rounds_and_reach_is_marked(
+    saves, reach, ratio, reached
+):
+    one = Row("name", "we", "they", reach, saves, make=None)
+    found = compete(one, contest([1.0, 2.0, 4.0], [2.0, 6.0, 20.0]), rounds=3)
+    assert found["ratio"] == pytest.approx(ratio)
+    assert found["spread"] == pytest.approx([2, 5] if saves else [0.2, 0.5])
+    assert found["reached"] is reached
+    assert ("below reach" in line(found)) is not reached
+    assert found["audio_s_per_s"] == {"ours": 6.0, "peer": 2.0}
+
+
+def test_memory_may_have_a_reach_of_its_own():
+    one = Row("name", "we", "they", 1, False, make=None, memory=1.3)
+    found = compete(one, contest([1.0], [1.0]), rounds=1)
+    found["memory_reached"] = False
+    assert "reach ≤ 1.3 times) **below reach**" in line(found)
+
+
+def test_operations_are_counted_in_either_library():
+    x, W = torch.ones(5, 3), torch.ones(7, 3)
+    linear = torch.ops.mkldnn._linear_pointwise
+    for work in lambda: x @ W.T, lambda: linear(x, W, None, "none", [], ""):
+        assert count(work) == 2 * 5 * 3 * 7
+
+
+def test_counted_ratio_goes_the_way_of_the_measured_one():
+    flops = {"ours": 2, "peer": 6}
+    assert harness._counted(flops, saves=True) == 3
+    assert harness._counted(flops, saves=False) == pytest.approx(1 / 3)
+    assert harness._counted({"ours": 0, "peer": 6}, saves=True) is None
+
+
+def test_note_may_wait_for_the_rounds(monkeypatch):
+    monkeypatch.setattr(harness, "ROWS", {})
+    said = []
+    works = contest([1.0], [1.0], note=lambda: f"{len(said)} runs")
+    one = row("name", "we", "they", faster=2)(lambda world: said.append(1) or works)
+    assert compete(harness.ROWS["name"], one(None), 1)["note"] == "1 runs"
