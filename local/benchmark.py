@@ -6,7 +6,7 @@
 Each row runs ours and the peer alternately on the same clips, in the same precision
 and with models of one size, after a warm-up, and prints the median of the rounds'
 ratios with their extremes. The clips are the mini recipe's; they are prepared on first
-use. The decode_fw rows need faster-whisper (pip install -e ".[benchmark]") and a student
+use. The decode_fw rows need faster-whisper (pip install -e .[benchmark]) and a student
 whose training was padded in part, since faster-whisper always pads. After the demo:
 
     cd egs2/mini_multilingual/asr1
