@@ -24,15 +24,18 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 warnings.filterwarnings("ignore")
 
 import torch  # noqa: E402
-from bench import decoding, faster, training  # noqa: E402, F401  (they register rows)
-from bench.harness import ROWS, compete, line, table  # noqa: E402
-from bench.world import World  # noqa: E402
+
+with redirect_stdout(sys.stderr):  # ESPnet prints when it is imported
+    from bench import decoding, faster, training  # noqa: F401  (they register rows)
+    from bench.harness import ROWS, compete, line, table
+    from bench.world import World
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -74,7 +77,8 @@ def main() -> None:
         parser.error(f"{', '.join(lacking)} need --student; see --help")
     results = []
     for name in names:
-        result = compete(ROWS[name], ROWS[name].make(world), args.rounds)
+        with redirect_stdout(sys.stderr):
+            result = compete(ROWS[name], ROWS[name].make(world), args.rounds)
         results.append(result)
         print(line(result), file=sys.stderr, flush=True)
     machine = f"{args.device}, {args.precision}, {torch.get_num_threads()} threads"

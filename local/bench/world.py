@@ -202,4 +202,5 @@ def about(clips: Sequence[Clip]) -> str:
 
 
 def _python(*command: str) -> None:
-    subprocess.run([sys.executable, *command], cwd=RECIPE, check=True)
+    line = [sys.executable, *command]
+    subprocess.run(line, cwd=RECIPE, check=True, stdout=sys.stderr)
