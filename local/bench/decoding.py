@@ -58,17 +58,17 @@ def recognizer_of(world: World, backbone: Backbone, system) -> Speech2Text:
     return speech2text
 
 
-def recognize(speech2text: Speech2Text, clips: Sequence[Clip], langs=None):
+def recognize(speech2text: Speech2Text, clips: Sequence[Clip]):
     """Work: the clips as one list."""
     speech = [clip.speech for clip in clips]
-    langs = langs or [clip.lang for clip in clips]
+    langs = [clip.lang for clip in clips]
     return lambda: speech2text(speech, langs)
 
 
-def merged(world: World, model: WhisperForConditionalGeneration | None = None):
+def merged(world: World):
     """A whole Whisper in transformers."""
     folder = hub.resolve(world.backbone)
-    model = model or WhisperForConditionalGeneration.from_pretrained(folder)
+    model = WhisperForConditionalGeneration.from_pretrained(folder)
     model.generation_config.forced_decoder_ids = None
     return model.to(world.device).eval()
 

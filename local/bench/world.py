@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 
 from espnet_lora_experts.experts.bank import lora_config
@@ -19,9 +18,10 @@ from espnet_lora_experts.experts.store import save_expert
 from espnet_lora_experts.plugin.task import LoraExpertsTask
 from espnet_lora_experts.report.kaldi import read_table
 from espnet_lora_experts.whisper import hub
+from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.features import MARGIN
-from espnet_lora_experts.whisper.precision import autocast_type
+from espnet_lora_experts.whisper.precision import autocast_context
 from espnet_lora_experts.whisper.prompt import Prompter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,8 +101,7 @@ class World:
 
     def precision(self):
         """The precision of this run's products, as a context."""
-        dtype = autocast_type(self.autocast, self.device)
-        return torch.autocast(self.device, dtype, enabled=dtype is not None)
+        return autocast_context(self.autocast, self.device)
 
     @cached_property
     def prompter(self) -> Prompter:
@@ -172,12 +171,7 @@ def read_clips(folder: Path) -> list[Clip]:
     names = ("wav.scp", "utt2lang", "text")
     paths, langs, texts = (read_table(folder / name) for name in names)
     return [
-        Clip(
-            utt,
-            langs[utt],
-            texts[utt],
-            soundfile.read(RECIPE / path, dtype="float32")[0],
-        )
+        Clip(utt, langs[utt], texts[utt], read_audio(RECIPE / path))
         for utt, path in sorted(paths.items())
     ]
 
