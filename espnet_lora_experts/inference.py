@@ -24,7 +24,7 @@ from espnet_lora_experts.whisper.systems import System, encode, join
 
 ENCODER_BATCH = 5 * SAMPLE_RATE
 """Samples of speech that cost what a batch of the encoder costs by itself."""
-DECODER_BATCH = 100 * SAMPLE_RATE
+DECODER_BATCH = 400 * SAMPLE_RATE
 """The same for the decoder, which reads its weights and the vocabulary's every step."""
 MOST_ROWS = 64
 """Most clips that are decoded at once: beyond, a step costs more for each of them."""

@@ -76,8 +76,9 @@ class _JSDivergence(torch.autograd.Function):
         log_s_PK = F.log_softmax(student_PK.float(), dim=-1)
         difference_PK = log_s_PK - log_t_PK
         # log of mean over t, over s: exactly 0 where t = s, exact where they are far
-        log_m_over_t_PK = F.softplus(difference_PK).sub_(math.log(2))
-        log_m_over_s_PK = F.softplus(difference_PK.neg_()).sub_(math.log(2))
+        near_PK = F.softplus(difference_PK.abs().neg_()).sub_(math.log(2))
+        log_m_over_t_PK = near_PK + difference_PK.clamp(min=0)
+        log_m_over_s_PK = near_PK.sub_(difference_PK.clamp_(max=0))
         t_P = log_m_over_t_PK.mul_(log_t_PK.exp_()).sum(dim=-1)
         s_PK = log_s_PK.exp_()
         s_P = (s_PK * log_m_over_s_PK).sum(dim=-1)

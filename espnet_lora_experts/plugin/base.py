@@ -206,24 +206,21 @@ class WhisperModel(ESPnetASRModel):
         """
         counted_BU = self.counted(batch)
         targets_Q = batch.targets_BU[counted_BU]
-        teacher_QD = None if teacher_BUD is None else teacher_BUD[counted_BU]
 
-        def losses(scores_CK: Tensor, at: slice) -> tuple[Tensor, ...]:
-            loss_C = F.cross_entropy(
-                scores_CK.float(),
+        def losses(at: slice, scores_bK: Tensor, *teacher: Tensor):
+            loss_b = F.cross_entropy(
+                scores_bK.float(),
                 targets_Q[at],
                 reduction="none",
                 label_smoothing=self.lsm_weight,
             )
-            hit_C = hits(scores_CK, targets_Q[at])
-            if teacher_QD is None:
-                return loss_C, hit_C
-            with torch.no_grad():
-                teacher_CK = self.backbone.logits(teacher_QD[at])
-            return loss_C, hit_C, js_divergence(teacher_CK, scores_CK)
+            hit_b = hits(scores_bK, targets_Q[at])
+            return loss_b, hit_b, *(js_divergence(t_bK, scores_bK) for t_bK in teacher)
 
-        y_QD = y_BUD[counted_BU]
-        loss_Q, hit_Q, *js = self.backbone.over_vocabulary(y_QD, losses)
+        others = [] if teacher_BUD is None else [teacher_BUD[counted_BU]]
+        loss_Q, hit_Q, *js = self.backbone.over_vocabulary(
+            y_BUD[counted_BU], losses, others
+        )
         text_BU = batch.text_BU
         terms = {
             "loss_asr": sequence_mean(spread(loss_Q, counted_BU), counted_BU),

@@ -14,7 +14,7 @@ import itertools
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -26,6 +26,12 @@ MOST_WEIGHTS = 2**24
 """B H T P where all are held at once: 64 MB of weights in float32."""
 LONG = 2**18
 """T P from which a head is work enough by itself."""
+
+
+def heads(x_BTD: Tensor, attention: nn.Module) -> Tensor:
+    """One attention's states by head, (B, H, T, d)."""
+    shape = attention.num_heads, attention.head_dim
+    return x_BTD.unflatten(-1, shape).transpose(1, 2)
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **kwargs):

@@ -173,14 +173,20 @@ class Backbone(nn.Module):
         W_KD = W_KD if ids is None else W_KD[list(ids)]
         return linear(states_ND.to(W_KD.dtype), W_KD)
 
-    def over_vocabulary(self, y_ND: Tensor, losses: Losses) -> tuple[Tensor, ...]:
+    def over_vocabulary(
+        self, y_ND: Tensor, losses: Losses, others: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, ...]:
         """Losses of the scores of all tokens; see :func:`~.vocabulary.over_vocabulary`.
 
         Args:
             y_ND: The last decoder layer's output at N positions.
-            losses: Takes scores (C, K) and which positions to values (C,).
+            losses: Takes which positions and their scores to values.
+            others: Other outputs, (N, D), whose scores the losses need too.
         """
-        return over_vocabulary(*self._vocabulary(y_ND), losses)
+        states_ND, W_KD = self._vocabulary(y_ND)
+        with torch.no_grad():
+            others = [self._vocabulary(other_ND)[0] for other_ND in others]
+        return over_vocabulary(states_ND, W_KD, losses, others)
 
     def _vocabulary(self, y_ND: Tensor) -> tuple[Tensor, Tensor]:
         """What is multiplied to scores: the normed states and the tokens' weight."""

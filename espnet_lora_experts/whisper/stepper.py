@@ -14,14 +14,16 @@ T text positions, Q hypotheses of an utterance, K vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espnet_lora_experts.whisper.attention import attend
-from espnet_lora_experts.whisper.backbone import Backbone, padding_mask
+from espnet_lora_experts.whisper.attention import attend, heads
+from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.cross import Cross, keys_values
 from espnet_lora_experts.whisper.systems import Encoded, System
 
 GROWTH = 32  # text positions by which the buffers grow
@@ -48,19 +50,15 @@ class Stepper:
             len(self.valid_BP), beam, 0, dtype=torch.long
         )
         self._gate_of = system.step_gate(self.route)
-        self._prepare()
-        with backbone.bank.using(system.decoder_gate(self.route)):
-            self.cross = [
-                tuple(
-                    x.contiguous()  # read at every step
-                    for x in self._keys_values(layer.encoder_attn, encoded.hidden_BPD)
-                )
-                for layer in self.layers
-            ]
+        self._gate = self._gate_of(self.route)
+        self.cross = Cross(backbone, system, encoded)
         # (B, H, T, Q, d) each, of the type that the products have
         self.text = [
-            tuple(x[:, :, :0, None].expand(-1, -1, -1, beam, -1) for x in pair)
-            for pair in self.cross
+            tuple(
+                x.new_empty(len(self.valid_BP), x.shape[1], 0, beam, x.shape[3])
+                for x in pair
+            )
+            for pair in self.cross.parts[0].layers
         ]
 
     def prompt(self, ids_BT: Tensor) -> Tensor:
@@ -119,13 +117,8 @@ class Stepper:
         self.valid_BP, self.paths_BQT = self.valid_BP[index], self.paths_BQT[index]
         self.route = None if self.route is None else [self.route[i] for i in rows]
         self.text = [(keys[index], values[index]) for keys, values in self.text]
-        self.cross = [(keys[index], values[index]) for keys, values in self.cross]
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """What stays the same until an utterance leaves."""
+        self.cross = self.cross.keep(rows)
         self._gate = self._gate_of(self.route)
-        self._padding = padding_mask(self.valid_BP)
 
     def _grow(self, paths_BQT: Tensor) -> None:
         """Adds text positions, with room in the buffers."""
@@ -147,34 +140,23 @@ class Stepper:
     def _run(self, y: Tensor, place, beam: int, mask: Tensor | None) -> Tensor:
         """All layers; the tokens' keys and values go to ``place`` of the buffers."""
         with self.backbone.bank.using(self._gate):
-            for layer, text, cross in zip(
-                self.layers, self.text, self.cross, strict=True
-            ):
+            for i, (layer, text) in enumerate(zip(self.layers, self.text, strict=True)):
                 x = layer.self_attn_layer_norm(y)
-                fresh = self._keys_values(layer.self_attn, x)
+                fresh = keys_values(layer.self_attn, x)
                 for buffer, values in zip(text, fresh, strict=True):
                     buffer[:, :, place[0], place[1]] = values
-                seen = [b[:, :, : self.length, :beam].flatten(2, 3) for b in text]
-                y = y + _attend(layer.self_attn, x, *seen, mask)
+                keys, values = (
+                    b[:, :, : self.length, :beam].flatten(2, 3) for b in text
+                )
+                look = partial(attend, keys=keys, values=values, mask=mask)
+                y = y + _attend(layer.self_attn, x, look)
                 x = layer.encoder_attn_layer_norm(y)
-                y = y + _attend(layer.encoder_attn, x, *cross, self._padding)
+                y = y + _attend(layer.encoder_attn, x, partial(self.cross.attend, i))
                 x = layer.final_layer_norm(y)
                 y = y + layer.fc2(layer.activation_fn(layer.fc1(x)))
         return y
 
-    def _keys_values(self, attention, x: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            _heads(attention.k_proj(x), attention),
-            _heads(attention.v_proj(x), attention),
-        )
 
-
-def _heads(x: Tensor, attention) -> Tensor:
-    """(B, T, D) to (B, H, T, d)."""
-    return x.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
-
-
-def _attend(attention, x: Tensor, keys: Tensor, values: Tensor, mask) -> Tensor:
-    query = _heads(attention.q_proj(x) * attention.scaling, attention)
-    seen = attend(query, keys, values, mask)
-    return attention.out_proj(seen.transpose(1, 2).flatten(2))
+def _attend(attention, x: Tensor, look: Callable[[Tensor], Tensor]) -> Tensor:
+    query = heads(attention.q_proj(x) * attention.scaling, attention)
+    return attention.out_proj(look(query).transpose(1, 2).flatten(2))

@@ -3,8 +3,16 @@
 import pytest
 import torch
 
+from espnet_lora_experts.whisper import cross
 from espnet_lora_experts.whisper.stepper import GROWTH, Stepper
 from espnet_lora_experts.whisper.systems import Encoded, decode, encode
+
+
+@pytest.fixture(params=[0, 10**6], autouse=True)
+def overhead(request, monkeypatch):
+    """The encoder's keys in one part, and each length in its own."""
+    monkeypatch.setattr(cross, "OVERHEAD", request.param)
+    return request.param
 
 
 @pytest.fixture
@@ -79,3 +87,17 @@ def test_buffers_grow_without_loss(trio, encoded, system):
     expected_BK = whole(trio, system, encoded, text_BT)
     for q in range(2):
         torch.testing.assert_close(got_BQK[:, q], expected_BK, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_keys_of_padding_are_held_only_where_that_is_cheaper(
+    trio, system, encoded, overhead
+):
+    """Every utterance is in one part, and so is who stays when others leave."""
+    lengths = encoded.valid_BP.sum(dim=1).tolist()
+    parts = Stepper(trio, system, encoded).cross.parts
+    assert len(parts) == (1 if overhead else len(set(lengths)))
+    assert sorted(row for part in parts for row in part.rows) == [0, 1, 2, 3]
+    for part in parts:
+        held = part.layers[0][0].shape[2]
+        assert held == max(lengths[row] for row in part.rows)
