@@ -14,7 +14,7 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 from transformers.modeling_outputs import BaseModelOutput
 
 from bench.harness import Contest, row, synchronize
-from bench.world import LANGS, Clip, World, about, seconds, shake
+from bench.world import LANGS, Clip, World, contest, shake
 from espnet_lora_experts.experts.bank import lora_config
 from espnet_lora_experts.experts.layer import adapter_name
 from espnet_lora_experts.experts.store import load_expert
@@ -109,9 +109,7 @@ def options() -> dict:
 def decode_hf(world: World) -> Contest:
     clips = world.pick(16)
     ours = recognize(student(world), clips)
-    return Contest(
-        ours, generate(world, merged(world), clips), seconds(clips), about(clips)
-    )
+    return contest(clips, ours, generate(world, merged(world), clips))
 
 
 @row(
@@ -140,7 +138,7 @@ def decode_hf_encoded(world: World) -> Contest:
         with world.precision():
             return model.generate(encoder_outputs=states, **options())
 
-    return Contest(ours, peer, seconds(clips), about(clips))
+    return contest(clips, ours, peer)
 
 
 @row(
@@ -154,9 +152,7 @@ def decode_queue(world: World) -> Contest:
     ours, peer = experts(world), student(world)
     for speech2text in (ours, peer):
         speech2text.batch_seconds = 80.0
-    return Contest(
-        recognize(ours, clips), recognize(peer, clips), seconds(clips), about(clips)
-    )
+    return contest(clips, recognize(ours, clips), recognize(peer, clips))
 
 
 def mixed_batch(world: World, clips: Sequence[Clip]):
@@ -183,7 +179,7 @@ def mixed_batch(world: World, clips: Sequence[Clip]):
 def decode_mixed(world: World) -> Contest:
     clips = world.pick(16)
     peer = recognize(student(world), clips)
-    return Contest(mixed_batch(world, clips), peer, seconds(clips), about(clips))
+    return contest(clips, mixed_batch(world, clips), peer)
 
 
 @row(
@@ -196,7 +192,7 @@ def decode_mixed_peft(world: World) -> Contest:
     clips = world.pick(16)
     names = [f"x_{clip.lang}" for clip in clips]
     peer = generate(world, adapters(world), clips, adapter_names=names)
-    return Contest(mixed_batch(world, clips), peer, seconds(clips), about(clips))
+    return contest(clips, mixed_batch(world, clips), peer)
 
 
 @row(
@@ -217,7 +213,7 @@ def decode_mixed_peft_encoded(world: World) -> Contest:
             encoded = speech2text._encode(speech, names)
             return speech2text.recognizer(encoded, names)
 
-    return Contest(mixed_batch(world, clips), peer, seconds(clips), about(clips))
+    return contest(clips, mixed_batch(world, clips), peer)
 
 
 @contextmanager
@@ -321,4 +317,4 @@ def beam(world: World, part: bool) -> Contest:
         return work
 
     plain = search(Plain(model.decoder))
-    return Contest(search(model.decoder), plain, seconds([clip]), about([clip]))
+    return contest([clip], search(model.decoder), plain)

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from bench.harness import Contest, row
-from bench.world import LANGS, World, about, seconds
+from bench.world import LANGS, World, about, contest, seconds
 from espnet_lora_experts.experts.bank import TARGETS
 from espnet_lora_experts.experts.layer import adapter_name
 from espnet_lora_experts.experts.product import linear
@@ -52,7 +52,7 @@ def train_hf(world: World) -> Contest:
     clips = world.pick(24, ["es"])
     model = world.model("lora_expert", ["es"])
     ours = steps(model, world.batches(clips))
-    return Contest(ours, hf_trainer(world, clips), seconds(clips), about(clips))
+    return contest(clips, ours, hf_trainer(world, clips))
 
 
 def hf_trainer(world: World, clips):
@@ -107,9 +107,7 @@ def train_peft(world: World) -> Contest:
     for layer in plain.backbone.bank.layers.values():
         layer.__class__ = lora.Linear  # PEFT's own forward, the same weights
         layer.set_adapter(adapter_name("es"))
-    return Contest(
-        steps(model, batches), steps(plain, batches), seconds(clips), about(clips)
-    )
+    return contest(clips, steps(model, batches), steps(plain, batches))
 
 
 def mixed(world: World, bank: int) -> Contest:
@@ -120,9 +118,7 @@ def mixed(world: World, bank: int) -> Contest:
     batches = world.batches(clips)
     many = world.model("lora_expert", codes)
     one = world.model("lora_expert", codes, expert="multi", r=32)
-    return Contest(
-        steps(many, batches), steps(one, batches), seconds(clips), about(clips)
-    )
+    return contest(clips, steps(many, batches), steps(one, batches))
 
 
 for _bank in (2, 8, 32):
@@ -145,7 +141,7 @@ def train_joint(world: World) -> Contest:
     model = world.model("lora_expert")
     joint = steps(model, world.batches(clips))
     apart = steps(world.model("lora_expert"), world.batches(clips, mixed=False))
-    return Contest(joint, apart, seconds(clips), about(clips))
+    return contest(clips, joint, apart)
 
 
 @row(
@@ -162,12 +158,7 @@ def train_joint_whole(world: World) -> Contest:
         own = [clip for clip in clips if clip.lang in langs]
         steps(world.model("lora_expert", langs), world.batches(own))()
 
-    return Contest(
-        lambda: job(LANGS),
-        lambda: [job([lang]) for lang in LANGS],
-        seconds(clips),
-        about(clips),
-    )
+    return contest(clips, lambda: job(LANGS), lambda: [job([lang]) for lang in LANGS])
 
 
 @row("kd_step", "distillation step", "plain student step", dearer=1.6, memory=1.3)
@@ -186,9 +177,7 @@ def against_student(world: World, name: str, **conf) -> Contest:
     batches = world.batches(clips)
     model = world.model(name, experts=world.experts, **conf)
     student = world.model("lora_expert", expert="multi", r=STUDENT_RANK)
-    return Contest(
-        steps(model, batches), steps(student, batches), seconds(clips), about(clips)
-    )
+    return contest(clips, steps(model, batches), steps(student, batches))
 
 
 @row(

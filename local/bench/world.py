@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.harness import Contest, Work
 from espnet_lora_experts.experts.bank import lora_config
 from espnet_lora_experts.experts.store import save_expert
 from espnet_lora_experts.plugin.task import LoraExpertsTask
@@ -188,6 +189,11 @@ def shake(parameters, scale: float = 0.01) -> None:
 def seconds(clips: Sequence[Clip]) -> float:
     """Seconds of audio."""
     return sum(len(clip.speech) for clip in clips) / 16_000
+
+
+def contest(clips: Sequence[Clip], ours: Work, peer: Work) -> Contest:
+    """Two ways to work on some clips."""
+    return Contest(ours, peer, seconds(clips), about(clips))
 
 
 def about(clips: Sequence[Clip]) -> str:
