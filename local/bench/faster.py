@@ -20,6 +20,8 @@ from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import read_description
 from espnet_lora_experts.whisper.languages import normalize
 
+TOKENS_A_SECOND = 25
+"""Most tokens of a transcript, ours and the peer's: one that loops ends there."""
 EXACT = {
     "without_timestamps": True,
     "suppress_tokens": [],
@@ -64,10 +66,13 @@ def decode_fw_beam(world: World) -> Contest:
 def against(world: World, beam_size: int, peer: Callable) -> Contest:
     """Ours at natural length and the peer, both in float32, on clips of the test."""
     assert world.student is not None  # the command line has seen to it
-    clips = read_clips(RECIPE / "dump/raw/test")[::4][:96]
+    clips = read_clips(RECIPE / "dump/raw/test")[::2][:96]
     backbone = Backbone.from_pretrained(world.backbone).to(world.device)
     speech2text = Speech2Text.from_pretrained(
-        world.student, backbone, beam_size=beam_size
+        world.student,
+        backbone,
+        beam_size=beam_size,
+        maxlenratio=TOKENS_A_SECOND / 50,  # for each 20 ms
     )
     speech2text.backbone.to(world.device)
     langs = [clip.lang for clip in clips]
@@ -126,6 +131,7 @@ def one_by_one(model, clips: Sequence[Clip], beam_size: int):
             beam_size=beam_size,
             temperature=0.0,
             vad_filter=False,
+            max_new_tokens=most_tokens([clip]),
             **EXACT,
         )
         return " ".join(segment.text.strip() for segment in found)
@@ -153,6 +159,7 @@ def batched(model, clips: Sequence[Clip], beam_size: int):
             temperature=0.0,
             vad_filter=False,
             clip_timestamps=borders,
+            max_new_tokens=most_tokens(group),
             batch_size=16,
             **EXACT,
         )
@@ -174,6 +181,12 @@ def batched(model, clips: Sequence[Clip], beam_size: int):
         return [found[clip.utt] for clip in clips]
 
     return work
+
+
+def most_tokens(clips: Sequence[Clip]) -> int:
+    """The bound on a transcript: the longest clip's."""
+    longest = max(seconds([clip]) for clip in clips)
+    return max(1, int(TOKENS_A_SECOND * longest))
 
 
 def wer(clips: Sequence[Clip], texts: Sequence[str]) -> float:
