@@ -94,11 +94,8 @@ class _InChunks(torch.autograd.Function):
 def _chunk(states, W_KD: Tensor, losses: Losses, at: slice, needed: bool):
     """Values of some positions and, of those that learn, gradients by their states."""
     scores = [linear(states_ND[at], W_KD) for states_ND in states]
-    values, grads, spare = (
-        [],
-        {},
-        list(scores),
-    )  # a block's scores give way to gradients
+    values, grads = [], {}
+    spare = list(scores)  # a block's scores give way to its gradients
     for rows in _slices(0, len(scores[0]), BLOCK if W_KD.is_cpu else CHUNK):
         seen = slice(at.start + rows.start, at.start + rows.stop)
         found = _block([x_CK[rows] for x_CK in scores], losses, seen, needed)
