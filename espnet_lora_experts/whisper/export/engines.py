@@ -1,0 +1,89 @@
+"""Other programs that run what was exported, to compare their transcripts with ours.
+
+All decode greedily, without timestamps, and without what they add to a model by
+default: tokens left out, thresholds, second attempts, voice activity detection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import pipeline
+
+from espnet_lora_experts.whisper import hub
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE
+from espnet_lora_experts.whisper.features import MAX_SAMPLES
+from espnet_lora_experts.whisper.prompt import Prompter
+
+Transcribe = Callable[[np.ndarray, str], str]
+"""Takes samples at 16 kHz, at most 30 s, and the language's code to a transcript."""
+
+MAX_TOKENS = 224
+"""Most tokens of a transcript, as :class:`~..decoding.DecodeOptions` has it."""
+EXACT = {
+    "beam_size": 1,
+    "temperature": 0.0,
+    "without_timestamps": True,
+    "suppress_tokens": [],
+    "suppress_blank": False,
+    "condition_on_previous_text": False,
+    "compression_ratio_threshold": None,
+    "log_prob_threshold": None,
+    "no_speech_threshold": None,
+    "vad_filter": False,
+    "max_new_tokens": MAX_TOKENS,
+}
+"""Options of faster-whisper with which it decodes the model and nothing else."""
+
+
+def faster_whisper(folder: Path, compute_type: str = "default") -> Transcribe:
+    """Runs a folder of CTranslate2; a clip is padded with silence to 30 s, as ours.
+
+    Left to itself, faster-whisper pads features with zeros, which is not silence.
+
+    Args:
+        folder: The export.
+        compute_type: faster-whisper's; by default as the weights are.
+
+    Raises:
+        ValueError: faster-whisper is not installed.
+    """
+    try:
+        from faster_whisper import WhisperModel
+    except ImportError as error:
+        raise ValueError(
+            "faster-whisper must be installed to run what was exported, but is not: "
+            "pip install 'espnet_lora_experts[export]'"
+        ) from error
+    model = WhisperModel(
+        str(folder), compute_type=compute_type, cpu_threads=torch.get_num_threads()
+    )
+    language = _tokens_code(Prompter(folder))
+
+    def transcribe(speech: np.ndarray, lang: str) -> str:
+        padded = np.pad(speech, (0, MAX_SAMPLES - len(speech)))
+        segments, _ = model.transcribe(padded, language=language(lang), **EXACT)
+        return "".join(segment.text for segment in segments).strip()
+
+    return transcribe
+
+
+def transformers_pipeline(folder: Path) -> Transcribe:
+    """Runs a Hugging Face folder by transformers' own pipeline."""
+    run = pipeline("automatic-speech-recognition", model=str(folder))
+    language = _tokens_code(Prompter(hub.resolve(str(folder))))
+
+    def transcribe(speech: np.ndarray, lang: str) -> str:
+        options = {"language": language(lang), "max_new_tokens": MAX_TOKENS}
+        clip = {"raw": speech, "sampling_rate": SAMPLE_RATE}
+        return run(clip, generate_kwargs=options)["text"].strip()
+
+    return transcribe
+
+
+def _tokens_code(prompter: Prompter) -> Callable[[str], str]:
+    """Takes a language to the code of its token, which may be another's."""
+    return lambda lang: prompter.tokens([prompter.language(lang)])[0].strip("<|>")
