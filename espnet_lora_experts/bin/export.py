@@ -16,23 +16,27 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.inference import Speech2Text
-from espnet_lora_experts.report.decodes import require
+from espnet_lora_experts.report.decodes import read_test_set, require
 from espnet_lora_experts.report.kaldi import read_table
 from espnet_lora_experts.report.results import Decoded, score
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import read_audio
-from espnet_lora_experts.whisper.decoding import DecodeOptions
 from espnet_lora_experts.whisper.export import (
     CTRANSLATE2,
     DTYPES,
+    FOLDED,
     FORMATS,
     GGML,
+    HUGGINGFACE,
     Options,
     engines,
     export,
@@ -83,8 +87,135 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     names = ("to", "lang", "dtype", "quantization", "with_backbone")
     options = Options(**{name: getattr(args, name) for name in names})
-    clips = read_clips(args) if args.test_set else None
+    clips = read_clips(args.test_set, args.lang) if args.test_set else None
     facts = export(args.dir, args.out, options, args.force)
-    print(says(args, facts))
+    print(how_to_use(args.out, facts))
     if clips is not None:
-        print("\n" + measure(args, facts, clips))
+        print(measure(args.dir, args.out, facts, clips))
+
+
+def how_to_use(out: Path, facts: dict[str, Any]) -> str:
+    """What was written and how to load it."""
+    langs = " ".join(facts["languages"])
+    if facts["type"] != FOLDED:
+        name = facts["backbone"]["name"] if not facts["with_backbone"] else "beside it"
+        return (
+            f"{out}: {facts['type']} of {langs}, as PEFT experts"
+            f"{' and router' if facts['type'] == 'mole' else ''}; backbone: {name}\n"
+            f'load it: Speech2Text.from_pretrained("{out}")'
+        )
+    load = {
+        HUGGINGFACE: f'pipeline("automatic-speech-recognition", model="{out}")',
+        CTRANSLATE2: f'faster_whisper.WhisperModel("{out}")',
+        GGML: f"whisper-cli --no-timestamps --model {out} --language "
+        f"{facts['languages'][0]}",
+    }
+    return (
+        f"{out}: one Whisper for {langs}, {facts['dtype']}\n"
+        f"load it: {load[facts['format']]}"
+    )
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A test set, or what of it is in the exported language.
+
+    Attributes:
+        utts: Names.
+        langs: True languages.
+        references: Normalised texts.
+        speech: Samples at 16 kHz.
+    """
+
+    utts: list[str]
+    langs: list[str]
+    references: list[str]
+    speech: list[np.ndarray]
+
+
+def read_clips(folder: Path, lang: str | None) -> Clips:
+    """Reads a test set, before anything is exported.
+
+    Raises:
+        FileNotFoundError: A table is missing.
+        ValueError: A clip is missing, broken or over 30 s, or none is in the language.
+    """
+    test_set, wavs = read_test_set(folder), read_table(folder / "wav.scp")
+    require(test_set.utts, wavs, f"{folder}/wav.scp")
+    rows = zip(test_set.utts, test_set.langs, test_set.texts, strict=True)
+    kept = [row for row in rows if lang in (None, row[1])]
+    if not kept:
+        raise ValueError(
+            f"{folder} must have clips in the language {lang!r}, but has none; it has "
+            f"{' '.join(sorted(set(test_set.langs)))}"
+        )
+    utts, langs, texts = (list(column) for column in zip(*kept, strict=True))
+    return Clips(utts, langs, texts, [read_audio(wavs[utt]) for utt in utts])
+
+
+def measure(folder: str, out: Path, facts: dict[str, Any], clips: Clips) -> str:
+    """Error rates of the system and of its export, and transcripts that differ.
+
+    Args:
+        folder: The system's.
+        out: Its export.
+        facts: What the export is.
+        clips: What to measure on; the language is given.
+    """
+    ours = Speech2Text.from_pretrained(folder)
+    texts = {f"Speech2Text, {folder}": listen(ours, clips)}
+    if facts["type"] == FOLDED:
+        alike = f"Speech2Text, {folder}, clips padded to 30 s"
+        padded = Speech2Text.from_pretrained(
+            folder, ours.backbone, pad_to_30s=True, maxlenratio=0
+        )
+        texts[alike] = listen(padded, clips)
+        name, transcribe = engine(out, facts["format"], padded.prompter)
+        pairs = zip(clips.speech, clips.langs, strict=True)
+        bar = tqdm(pairs, desc=name, total=len(clips.utts), ncols=79)
+        found = [transcribe(speech, lang) for speech, lang in bar]
+    else:
+        alike, name = next(iter(texts)), "Speech2Text"
+        found = listen(Speech2Text.from_pretrained(out), clips)
+    texts[f"{name}, {out}"] = found
+    rates = [f"{rate(clips, said)}  {who}" for who, said in texts.items()]
+    head = f"word error rates in %, language given, {len(clips.utts)} clips:"
+    return "\n".join([head, *rates, "", differences(clips, texts[alike], found)])
+
+
+def engine(out: Path, to: str, prompter) -> tuple[str, engines.Transcribe]:
+    """The program that runs a format."""
+    if to == CTRANSLATE2:
+        return "faster-whisper", engines.faster_whisper(out)
+    if to == GGML:
+        return "whisper.cpp", engines.whisper_cpp(out, prompter)
+    return "transformers", engines.transformers_pipeline(out)
+
+
+def listen(speech2text: Speech2Text, clips: Clips) -> list[str]:
+    """Transcripts of the clips."""
+    with tqdm(total=len(clips.utts), desc="Speech2Text", ncols=79) as bar:
+        results = speech2text(clips.speech, clips.langs, progress=bar.update)
+    return [result.text for result in results]
+
+
+def rate(clips: Clips, texts: Sequence[str]) -> str:
+    """The average over languages with its 95 % interval, as RESULTS.md has it."""
+    said = map(languages.normalize, texts, clips.langs)
+    row, _ = score(Decoded(clips.langs, clips.references, [*said]), SAMPLES, SEED)
+    low, high = row["ci95"]
+    return f"{row['avg_wer']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def differences(clips: Clips, ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """How many transcripts are equal, and those that are not."""
+    rows = zip(clips.utts, ours, theirs, strict=True)
+    unequal = [row for row in rows if row[1] != row[2]]
+    equal = len(clips.utts) - len(unequal)
+    head = f"{equal} of {len(clips.utts)} transcripts of the last two are equal"
+    lines = [f"{utt}: {mine!r} | {other!r}" for utt, mine, other in unequal]
+    return "\n".join([head, *lines])
+
+
+if __name__ == "__main__":
+    cli.run(main)

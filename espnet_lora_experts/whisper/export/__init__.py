@@ -30,6 +30,8 @@ from espnet_lora_experts.whisper.folder import TWO_PASS, VANILLA, load_system
 from espnet_lora_experts.whisper.systems import System
 
 HUGGINGFACE, CTRANSLATE2, GGML = FORMATS = ("huggingface", "ctranslate2", "ggml")
+FOLDED = "folded"
+"""Type of an export that is one Whisper; others are named as the system's."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -41,7 +43,8 @@ class Options:
         to: One of :data:`FORMATS`.
         lang: Export the system as it runs in this language; None: in all of its own.
         dtype: Type of the weights of ``huggingface`` and ``ggml``, of :data:`DTYPES`;
-            None is float32.
+            None is float32 for the former and float16 for the latter, as whisper.cpp
+            runs no other floats.
         quantization: Type of the weights of ``ctranslate2``, by its own names; None is
             float32.
         with_backbone: Put the backbone beside experts, so that the folder needs no hub.
@@ -74,7 +77,13 @@ class Options:
                 f"{self.quantization!r} with --to {self.to}; give --dtype"
             )
         if self.to == CTRANSLATE2:
-            ct2.check(self.quantization or "float32")
+            ct2.check(self.weights)
+
+    @property
+    def weights(self) -> str:
+        """Type of the weights."""
+        default = "float16" if self.to == GGML else "float32"
+        return self.quantization or self.dtype or default
 
 
 def export(
@@ -125,24 +134,23 @@ def _place(out: Path, options: Options) -> AbstractContextManager[Path]:
 
 
 def _write_folded(temp: Path, folded: Folded, options: Options) -> None:
-    dtype = DTYPES[options.dtype or "float32"]
     if options.to == CTRANSLATE2:
-        ct2.write(temp, folded, options.quantization or "float32")
+        ct2.write(temp, folded, options.weights)
     elif options.to == GGML:
-        ggml.write(temp, folded, dtype)
+        ggml.write(temp, folded, DTYPES[options.weights])
     else:
-        huggingface.write(temp, folded, dtype)
+        huggingface.write(temp, folded, DTYPES[options.weights])
 
 
 def _facts(options: Options, what: Mapping[str, Any], as_experts: bool):
-    type_ = options.quantization or options.dtype or "float32"
     return {
         "format": options.to,
-        "type": what["type"] if as_experts else "folded",
+        "type": what["type"] if as_experts else FOLDED,
         "system": what["type"],
         "languages": [options.lang] if options.lang else what["languages"],
         "backbone": what["backbone"],
-        "dtype": type_,
+        "dtype": options.weights,
+        "with_backbone": options.with_backbone,
     }
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from transformers import pipeline
 
-from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 from espnet_lora_experts.whisper.features import MAX_SAMPLES
 from espnet_lora_experts.whisper.prompt import Prompter
@@ -37,6 +36,19 @@ EXACT = {
     "max_new_tokens": MAX_TOKENS,
 }
 """Options of faster-whisper with which it decodes the model and nothing else."""
+PLAIN = {
+    "print_progress": False,
+    "no_timestamps": True,
+    "single_segment": True,
+    "suppress_blank": False,
+    "temperature_inc": 0.0,
+    "greedy": {"best_of": 1},
+    "entropy_thold": -float("inf"),
+    "logprob_thold": -float("inf"),
+    "no_speech_thold": float("inf"),
+    "max_tokens": MAX_TOKENS,
+}
+"""The same of whisper.cpp."""
 
 
 def faster_whisper(folder: Path, compute_type: str = "default") -> Transcribe:
@@ -54,34 +66,79 @@ def faster_whisper(folder: Path, compute_type: str = "default") -> Transcribe:
     try:
         from faster_whisper import WhisperModel
     except ImportError as error:
-        raise ValueError(
-            "faster-whisper must be installed to run what was exported, but is not: "
-            "pip install 'espnet_lora_experts[export]'"
-        ) from error
+        raise _lacks("faster-whisper", error) from error
     model = WhisperModel(
         str(folder), compute_type=compute_type, cpu_threads=torch.get_num_threads()
     )
     language = _tokens_code(Prompter(folder))
 
     def transcribe(speech: np.ndarray, lang: str) -> str:
-        padded = np.pad(speech, (0, MAX_SAMPLES - len(speech)))
-        segments, _ = model.transcribe(padded, language=language(lang), **EXACT)
+        code = language(lang)
+        segments, _ = model.transcribe(_padded(speech), language=code, **EXACT)
         return "".join(segment.text for segment in segments).strip()
 
     return transcribe
 
 
 def transformers_pipeline(folder: Path) -> Transcribe:
-    """Runs a Hugging Face folder by transformers' own pipeline."""
+    """Runs a Hugging Face folder by transformers' own pipeline, whose default is beams.
+
+    Args:
+        folder: The export.
+    """
     run = pipeline("automatic-speech-recognition", model=str(folder))
-    language = _tokens_code(Prompter(hub.resolve(str(folder))))
+    language = _tokens_code(Prompter(folder))
+    greedy = {
+        "num_beams": 1,
+        "max_new_tokens": run.model.config.max_target_positions // 2,
+    }
 
     def transcribe(speech: np.ndarray, lang: str) -> str:
-        options = {"language": language(lang), "max_new_tokens": MAX_TOKENS}
         clip = {"raw": speech, "sampling_rate": SAMPLE_RATE}
+        options = {"language": language(lang), **greedy}
         return run(clip, generate_kwargs=options)["text"].strip()
 
     return transcribe
+
+
+def whisper_cpp(path: Path, prompter: Prompter) -> Transcribe:
+    """Runs a ggml file by whisper.cpp; a clip is padded with silence to 30 s, as ours.
+
+    Args:
+        path: The export.
+        prompter: The vocabulary, which the file has without the languages.
+
+    Raises:
+        ValueError: pywhispercpp is not installed.
+    """
+    try:
+        from pywhispercpp.model import Model
+    except ImportError as error:
+        raise _lacks("pywhispercpp", error) from error
+    model = Model(
+        str(path),
+        redirect_whispercpp_logs_to=None,
+        n_threads=torch.get_num_threads(),
+        **PLAIN,
+    )
+    language = _tokens_code(prompter)
+
+    def transcribe(speech: np.ndarray, lang: str) -> str:
+        segments = model.transcribe(_padded(speech), language=language(lang))
+        return "".join(segment.text for segment in segments).strip()
+
+    return transcribe
+
+
+def _padded(speech: np.ndarray) -> np.ndarray:
+    return np.pad(speech, (0, MAX_SAMPLES - len(speech)))
+
+
+def _lacks(package: str, error: ImportError) -> ValueError:
+    return ValueError(
+        f"{package} must be installed to run what was exported, but is not ({error}): "
+        "pip install 'espnet_lora_experts[export]', or leave out --test_set"
+    )
 
 
 def _tokens_code(prompter: Prompter) -> Callable[[str], str]:

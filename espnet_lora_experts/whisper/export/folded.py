@@ -98,16 +98,19 @@ def prompted(
     ids = sorted({prompter.language(code) for code in langs})
     tokens = prompter.tokens(ids)
     tasks = {"transcribe": TRANSCRIBE, "translate": TRANSLATE}
-    generation.update(
-        forced_decoder_ids=None,
-        is_multilingual=True,
-        lang_to_id=dict(zip(tokens, ids, strict=True)),
-        task_to_id={task: prompter.vocab[token] for task, token in tasks.items()},
-        no_timestamps_token_id=prompter.vocab[NO_TIMESTAMPS],
-        task="transcribe",
-        return_timestamps=False,
-        language=tokens[0] if len(tokens) == 1 else None,
-    )
+    told = {
+        "forced_decoder_ids": None,
+        "is_multilingual": True,
+        "lang_to_id": dict(zip(tokens, ids, strict=True)),
+        "task_to_id": {task: prompter.vocab[token] for task, token in tasks.items()},
+        "no_timestamps_token_id": prompter.vocab[NO_TIMESTAMPS],
+        "task": "transcribe",
+        "return_timestamps": False,
+        "language": tokens[0] if len(tokens) == 1 else None,
+        "_from_model_config": False,  # else transformers reads no key of Whisper's
+    }
+    for name, value in told.items():  # its update() takes known names only
+        setattr(generation, name, value)
     return generation
 
 

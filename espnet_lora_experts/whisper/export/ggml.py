@@ -3,6 +3,9 @@
 The file, little-endian: magic, 11 sizes, mel filters, vocabulary without the special
 tokens, which whisper.cpp knows by their ids, then tensors. Source:
 https://github.com/ggml-org/whisper.cpp, ``models/convert-pt-to-ggml.py``.
+
+Files in float32 are for readers like ours: whisper.cpp itself stops at their first
+convolution (https://github.com/ggml-org/whisper.cpp/issues/2557).
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ OPENAI = {hf: openai for openai, hf in RENAMED.items()}
 FINAL_NORM = {"encoder": "ln_post", "decoder": "ln"}
 
 
-def write(path: Path, folded: Folded, dtype: torch.dtype = torch.float32) -> None:
+def write(path: Path, folded: Folded, dtype: torch.dtype = torch.float16) -> None:
     """Writes the file.
 
     Args:
