@@ -88,15 +88,16 @@ def transformers_pipeline(folder: Path) -> Transcribe:
     """
     run = pipeline("automatic-speech-recognition", model=str(folder))
     language = _tokens_code(Prompter(folder))
-    greedy = {
-        "num_beams": 1,
-        "max_new_tokens": run.model.config.max_target_positions // 2,
-    }
+    model = run.model
+    model.generation_config.update(
+        num_beams=1,
+        max_new_tokens=model.config.max_target_positions // 2,
+        max_length=None,  # else a warning of two bounds, for every clip
+    )
 
     def transcribe(speech: np.ndarray, lang: str) -> str:
         clip = {"raw": speech, "sampling_rate": SAMPLE_RATE}
-        options = {"language": language(lang), **greedy}
-        return run(clip, generate_kwargs=options)["text"].strip()
+        return run(clip, generate_kwargs={"language": language(lang)})["text"].strip()
 
     return transcribe
 
