@@ -9,6 +9,9 @@ of a system with experts becomes one Whisper: a checkpoint for transformers, a f
 for faster-whisper, or a file for whisper.cpp. Without --lang, a system with experts is
 exported as its experts and its router, which Speech2Text.from_pretrained loads. With
 --test_set, the word error rates of the system and of its export are printed.
+
+All programs but ours pad every clip to 30 s. A system that was trained at natural
+length hears padded clips worse: train it with model_conf's pad_to_30s_prob for them.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from espnet_lora_experts.whisper.export import (
     engines,
     export,
 )
+from espnet_lora_experts.whisper.features import MAX_SAMPLES
 
 SAMPLES, SEED = 1000, 0
 """Of the bootstrap, as bin.score has them."""
@@ -59,7 +63,8 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--dtype",
         choices=[*DTYPES],
-        help="of the weights of huggingface and ggml; default: float32",
+        help="of the weights of huggingface (default: float32) and ggml (default: "
+        "float16, since whisper.cpp itself runs no float32)",
     )
     add(
         "--quantization",
@@ -96,24 +101,20 @@ def main(cmd: Sequence[str] | None = None) -> None:
 
 def how_to_use(out: Path, facts: dict[str, Any]) -> str:
     """What was written and how to load it."""
-    langs = " ".join(facts["languages"])
-    if facts["type"] != FOLDED:
-        name = facts["backbone"]["name"] if not facts["with_backbone"] else "beside it"
-        return (
-            f"{out}: {facts['type']} of {langs}, as PEFT experts"
-            f"{' and router' if facts['type'] == 'mole' else ''}; backbone: {name}\n"
-            f'load it: Speech2Text.from_pretrained("{out}")'
-        )
+    langs = facts["languages"]
+    head = f"one Whisper for {' '.join(langs)}, {facts['dtype']}"
     load = {
         HUGGINGFACE: f'pipeline("automatic-speech-recognition", model="{out}")',
         CTRANSLATE2: f'faster_whisper.WhisperModel("{out}")',
-        GGML: f"whisper-cli --no-timestamps --model {out} --language "
-        f"{facts['languages'][0]}",
-    }
-    return (
-        f"{out}: one Whisper for {langs}, {facts['dtype']}\n"
-        f"load it: {load[facts['format']]}"
-    )
+        GGML: f"whisper-cli --no-timestamps --language {langs[0]} --model {out}",
+    }[facts["format"]]
+    if facts["type"] != FOLDED:
+        held = "in it" if facts["with_backbone"] else facts["backbone"]["name"]
+        head = f"{facts['type']} of {' '.join(langs)} as PEFT experts"
+        head += " and router" if facts["type"] == "mole" else ""
+        head += f"; backbone: {held}"
+        load = f'Speech2Text.from_pretrained("{out}")'
+    return f"{out}: {head}\nload it: {load}"
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,14 @@ def read_clips(folder: Path, lang: str | None) -> Clips:
             f"{' '.join(sorted(set(test_set.langs)))}"
         )
     utts, langs, texts = (list(column) for column in zip(*kept, strict=True))
-    return Clips(utts, langs, texts, [read_audio(wavs[utt]) for utt in utts])
+    speech = [read_audio(wavs[utt]) for utt in utts]
+    long = [u for u, x in zip(utts, speech, strict=True) if len(x) > MAX_SAMPLES]
+    if long:
+        raise ValueError(
+            f"{folder} must have clips of at most 30 s, but got {long[:5]}; leave "
+            "longer ones out"
+        )
+    return Clips(utts, langs, texts, speech)
 
 
 def measure(folder: str, out: Path, facts: dict[str, Any], clips: Clips) -> str:

@@ -69,7 +69,7 @@ def test_one_expert_is_measured_on_its_language(run, test_set):
 
 def test_a_mole_is_exported_as_experts_and_router(run, test_set):
     printed, out = run("mole", "huggingface", "--with_backbone", "--test_set", test_set)
-    assert "mole of es ru, as PEFT experts and router; backbone: beside it" in printed
+    assert "mole of es ru, as PEFT experts and router; backbone: in it" in printed
     assert "3 of 3 transcripts of the last two are equal" in printed
     assert Speech2Text.from_pretrained(out).backbone.name == str(out / "backbone")
 
@@ -87,6 +87,13 @@ def test_a_test_set_without_the_language_is_named_first(run, trained, write_data
     with pytest.raises(ValueError, match="clips in the language 'es', but has none; i"):
         run("mono", "ggml", "--lang", "es", "--test_set", data)
     assert not (data.parent / "out").exists()
+
+
+def test_a_clip_over_30_s_is_named_first(run, tmp_path, write_data):
+    data = write_data(tmp_path / "raw", {"long": ("es", 30.1, "qué")})
+    with pytest.raises(ValueError, match=r"at most 30 s, but got \['long'\]; leave"):
+        run("multi", "huggingface", "--test_set", data)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_existing_place_is_kept(run, tmp_path):
