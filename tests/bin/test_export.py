@@ -69,7 +69,7 @@ def test_one_expert_is_measured_on_its_language(run, test_set):
 
 def test_a_mole_is_exported_as_experts_and_router(run, test_set):
     printed, out = run("mole", "huggingface", "--with_backbone", "--test_set", test_set)
-    assert "mole of es ru, as PEFT experts and router; backbone: in it" in printed
+    assert "mole of es ru as PEFT experts and router; backbone: in it" in printed
     assert "3 of 3 transcripts of the last two are equal" in printed
     assert Speech2Text.from_pretrained(out).backbone.name == str(out / "backbone")
 
