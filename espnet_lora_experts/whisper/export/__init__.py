@@ -110,7 +110,7 @@ def export(
     """
     _refuse_two_passes(Path(folder))
     out = Path(out)
-    places.check(out, force, is_file=options.to == GGML)
+    places.check(out, Path(folder), force, is_file=options.to == GGML)
     backbone, system, what = load_system(folder)
     _check_language(options, system, folder)
     as_experts = system.routed and options.lang is None

@@ -10,6 +10,7 @@ convolution (https://github.com/ggml-org/whisper.cpp/issues/2557).
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from espnet_lora_experts.whisper.convert_ggml import DTYPES, HPARAMS, MAGIC, REN
 from espnet_lora_experts.whisper.export.folded import Folded
 from espnet_lora_experts.whisper.features import LogMel
 from espnet_lora_experts.whisper.prompt import Prompter
+
+logger = logging.getLogger(__name__)
 
 F32, F16 = sorted(DTYPES)
 TYPES = {torch.float32: F32, torch.float16: F16}
@@ -42,6 +45,10 @@ def write(path: Path, folded: Folded, dtype: torch.dtype = torch.float16) -> Non
         dtype: Of the matrices, float32 or float16.
     """
     ftype = TYPES[dtype]
+    if ftype == F32:
+        logger.warning(
+            "whisper.cpp itself runs no float32; give --dtype float16 for it"
+        )
     with path.open("wb") as stream:
         stream.write(_sizes(folded.config, ftype))
         stream.write(_mel_filters(folded.config.num_mel_bins))

@@ -29,11 +29,12 @@ def file(out: Path) -> Iterator[Path]:
         temp.unlink(missing_ok=True)
 
 
-def check(out: Path, force: bool, is_file: bool) -> None:
+def check(out: Path, source: Path, force: bool, is_file: bool) -> None:
     """Checks that an export may be written.
 
     Args:
         out: Where to.
+        source: The folder of the system that is exported.
         force: Whether an earlier export there may be replaced.
         is_file: Whether the export is a file.
 
@@ -43,6 +44,11 @@ def check(out: Path, force: bool, is_file: bool) -> None:
     above = next((path for path in out.parents if path.is_file()), None)
     if above is not None:
         raise ValueError(f"{out} must lie in a folder, but {above} is a file")
+    if out.resolve() in (source.resolve(), *source.resolve().parents):
+        raise ValueError(
+            f"{out} must be another place than the system that is exported, but holds "
+            f"{source}; give a folder beside it or in it"
+        )
     if is_file and out.is_dir():
         raise ValueError(
             f"{out} must be a file, but is a folder; give {out / 'ggml-model.bin'}"
