@@ -10,6 +10,7 @@ import pytest
 
 from espnet_lora_experts.bin.backbone import write_vanilla
 from espnet_lora_experts.inference import Speech2Text
+from espnet_lora_experts.report import errors
 from espnet_lora_experts.report.kaldi import read_table
 from espnet_lora_experts.whisper import packages
 from espnet_lora_experts.whisper.audio import read_audio
@@ -72,6 +73,18 @@ def test_export_parity_of_faster_whisper(trained, clips, ours, tmp_path):
 def test_export_parity_of_transformers(trained, clips, ours, tmp_path):
     export(trained / "exp/kd", tmp_path / "hf", Options("huggingface"))
     check(clips, ours, engines.transformers_pipeline(tmp_path / "hf"))
+
+
+def test_whisper_cpp_hears_nearly_the_same(trained, clips, ours, tmp_path):
+    """Nearly: it computes in float16, with another GELU, whatever the weights are."""
+    pytest.importorskip("pywhispercpp")
+    few, expected = clips[::4][:8], ours[::4][:8]
+    export(trained / "exp/kd", tmp_path / "model.bin", Options("ggml"))
+    student = Speech2Text.from_pretrained(trained / "exp/kd")
+    hear = engines.whisper_cpp(tmp_path / "model.bin", student.prompter)
+    found = [hear(speech, lang) for _, speech, lang in few]
+    characters = errors.count_errors(expected, found, "char")
+    assert errors.rate(characters) < 30, [*zip(expected, found, strict=True)]
 
 
 def test_languages_that_are_not_the_system_s_are_never_found(recipe, tmp_path):
