@@ -45,7 +45,13 @@ from espnet_lora_experts.whisper.export import (
     export,
 )
 from espnet_lora_experts.whisper.features import MAX_SAMPLES
+from espnet_lora_experts.whisper.prompt import Prompter
 
+ENGINES = {
+    HUGGINGFACE: "transformers",
+    CTRANSLATE2: "faster-whisper",
+    GGML: "whisper.cpp",
+}
 SAMPLES, SEED = 1000, 0
 """Of the bootstrap, as bin.score has them."""
 
@@ -173,31 +179,41 @@ def measure(folder: str, out: Path, facts: dict[str, Any], clips: Clips) -> str:
     ours = Speech2Text.from_pretrained(folder)
     texts = {f"Speech2Text, {folder}": listen(ours, clips)}
     if facts["type"] == FOLDED:
+        name = ENGINES[facts["format"]]
         alike = f"Speech2Text, {folder}, clips padded to 30 s"
         padded = Speech2Text.from_pretrained(
             folder, ours.backbone, pad_to_30s=True, maxlenratio=0
         )
         texts[alike] = listen(padded, clips)
-        name, transcribe = engine(out, facts["format"], padded.prompter)
-        pairs = zip(clips.speech, clips.langs, strict=True)
-        bar = tqdm(pairs, desc=name, total=len(clips.utts), ncols=79)
-        found = [transcribe(speech, lang) for speech, lang in bar]
+        found = run(engine(out, facts["format"], padded.prompter), clips, name)
+        if facts["format"] == CTRANSLATE2:
+            itself = engines.faster_whisper(out, silence=False)
+            texts[f"{name}, {out}, features padded by itself"] = run(
+                itself, clips, name
+            )
     else:
         alike, name = next(iter(texts)), "Speech2Text"
         found = listen(Speech2Text.from_pretrained(out), clips)
     texts[f"{name}, {out}"] = found
     rates = [f"{rate(clips, said)}  {who}" for who, said in texts.items()]
     head = f"word error rates in %, language given, {len(clips.utts)} clips:"
-    return "\n".join([head, *rates, "", differences(clips, texts[alike], found)])
+    return "\n".join([head, *rates, differences(clips, texts[alike], found)])
 
 
-def engine(out: Path, to: str, prompter) -> tuple[str, engines.Transcribe]:
+def run(transcribe: engines.Transcribe, clips: Clips, name: str) -> list[str]:
+    """Transcripts by another program."""
+    pairs = zip(clips.speech, clips.langs, strict=True)
+    bar = tqdm(pairs, desc=name, total=len(clips.utts), ncols=79)
+    return [transcribe(speech, lang) for speech, lang in bar]
+
+
+def engine(out: Path, to: str, prompter: Prompter) -> engines.Transcribe:
     """The program that runs a format."""
     if to == CTRANSLATE2:
-        return "faster-whisper", engines.faster_whisper(out)
+        return engines.faster_whisper(out)
     if to == GGML:
-        return "whisper.cpp", engines.whisper_cpp(out, prompter)
-    return "transformers", engines.transformers_pipeline(out)
+        return engines.whisper_cpp(out, prompter)
+    return engines.transformers_pipeline(out)
 
 
 def listen(speech2text: Speech2Text, clips: Clips) -> list[str]:
@@ -220,7 +236,7 @@ def differences(clips: Clips, ours: Sequence[str], theirs: Sequence[str]) -> str
     rows = zip(clips.utts, ours, theirs, strict=True)
     unequal = [row for row in rows if row[1] != row[2]]
     equal = len(clips.utts) - len(unequal)
-    head = f"{equal} of {len(clips.utts)} transcripts of the last two are equal"
+    head = f"{equal} of {len(clips.utts)} transcripts by both programs are equal"
     lines = [f"{utt}: {mine!r} | {other!r}" for utt, mine, other in unequal]
     return "\n".join([head, *lines])
 

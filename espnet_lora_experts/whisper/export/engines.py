@@ -51,14 +51,16 @@ PLAIN = {
 """The same of whisper.cpp."""
 
 
-def faster_whisper(folder: Path, compute_type: str = "default") -> Transcribe:
-    """Runs a folder of CTranslate2; a clip is padded with silence to 30 s, as ours.
-
-    Left to itself, faster-whisper pads features with zeros, which is not silence.
+def faster_whisper(
+    folder: Path, compute_type: str = "default", silence: bool = True
+) -> Transcribe:
+    """Runs a folder of CTranslate2.
 
     Args:
         folder: The export.
         compute_type: faster-whisper's; by default as the weights are.
+        silence: Pad clips with silence to 30 s, as ours are. Left to itself,
+            faster-whisper pads their features with zeros, which are no silence.
 
     Raises:
         ValueError: faster-whisper is not installed.
@@ -73,8 +75,8 @@ def faster_whisper(folder: Path, compute_type: str = "default") -> Transcribe:
     language = _tokens_code(Prompter(folder))
 
     def transcribe(speech: np.ndarray, lang: str) -> str:
-        code = language(lang)
-        segments, _ = model.transcribe(_padded(speech), language=code, **EXACT)
+        speech = _padded(speech) if silence else speech
+        segments, _ = model.transcribe(speech, language=language(lang), **EXACT)
         return "".join(segment.text for segment in segments).strip()
 
     return transcribe
