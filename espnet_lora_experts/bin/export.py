@@ -197,7 +197,8 @@ def measure(folder: str, out: Path, facts: dict[str, Any], clips: Clips) -> str:
     texts[f"{name}, {out}"] = found
     rates = [f"{rate(clips, said)}  {who}" for who, said in texts.items()]
     head = f"word error rates in %, language given, {len(clips.utts)} clips:"
-    return "\n".join([head, *rates, differences(clips, texts[alike], found)])
+    both = f"{alike} | {name}, {out}:"
+    return "\n".join([head, *rates, both, differences(clips, texts[alike], found)])
 
 
 def run(transcribe: engines.Transcribe, clips: Clips, name: str) -> list[str]:
@@ -236,7 +237,7 @@ def differences(clips: Clips, ours: Sequence[str], theirs: Sequence[str]) -> str
     rows = zip(clips.utts, ours, theirs, strict=True)
     unequal = [row for row in rows if row[1] != row[2]]
     equal = len(clips.utts) - len(unequal)
-    head = f"{equal} of {len(clips.utts)} transcripts by both programs are equal"
+    head = f"{equal} of {len(clips.utts)} transcripts are equal"
     lines = [f"{utt}: {mine!r} | {other!r}" for utt, mine, other in unequal]
     return "\n".join([head, *lines])
 
