@@ -157,7 +157,8 @@ def look_inside(
         if utt in paths
     }
     utts = spread(known, args.clips_per_language)
-    clips = {utt: read_clip(paths[utt]) for utt in tqdm(utts, "clips", ncols=79)}
+    bar = tqdm(utts, "clips", ncols=79, disable=not utts)
+    clips = {utt: read_clip(paths[utt]) for utt in bar}
     clips = {utt: clip for utt, clip in clips.items() if clip is not None}
     langs = [known[utt] for utt in clips]
     fusion, experts, similarity, states = {}, [], {}, {}

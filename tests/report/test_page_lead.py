@@ -2,30 +2,7 @@
 
 import pytest
 
-from espnet_lora_experts.report import results
 from espnet_lora_experts.report.page.lead import wins
-from espnet_lora_experts.report.results import Decoded, System
-
-REFERENCES = [f"uno dos tres {n}" for n in range(40)]
-LANGS = ["es", "fr"] * 20
-
-
-def output(wrong, found=None):
-    """The first ``wrong`` utterances have an error in each of four words."""
-    texts = ["x x x x" if n < wrong else text for n, text in enumerate(REFERENCES)]
-    return Decoded(LANGS, REFERENCES, texts, found)
-
-
-@pytest.fixture(scope="module")
-def run():
-    systems = {
-        "multi": {"aware": output(16), "agnostic": output(16, LANGS)},
-        "kd": {"aware": output(8), "agnostic": output(15, LANGS)},
-        "mono": {"aware": output(2)},
-    }
-    built = {name: System(1, 2, 3, modes) for name, modes in systems.items()}
-    decoded = {(n, m): x for n, modes in systems.items() for m, x in modes.items()}
-    return results.build(built, {}), decoded
 
 
 def test_the_winner_of_each_mode_and_its_distance_to_the_next(run):

@@ -12,7 +12,12 @@ from espnet_lora_experts.report.page.worst import MOST_PIECES, align, as_ogg, wo
 from espnet_lora_experts.report.results import Decoded
 
 REFERENCES = ["uno dos tres", "cuatro", "cinco seis", "你好世界"]
-HYPOTHESES = ["uno dos tres", "x y z", "cinco", "你世界啊"]
+HYPOTHESES = [
+    "uno dos tres",
+    "x y z",
+    "cinco",
+    "你世界啊",
+]  # a character left out, one more
 LANGS = ["es", "es", "es", "zh"]
 UTTS = ["a", "b", "c", "d"]
 
@@ -25,9 +30,9 @@ def test_the_worst_come_first_and_right_ones_not_at_all():
     found = worst(UTTS, decoded(), 10)
     assert [(one.utt, one.rate, one.errors) for one in found] == [
         ("b", 300.0, 3),
-        ("c", 50.0, 1),
         ("d", 50.0, 2),
-    ] or [one.utt for one in found] == ["b", "d", "c"]
+        ("c", 50.0, 1),
+    ]
     assert [one.utt for one in worst(UTTS, decoded(), 1)] == ["b"]
 
 

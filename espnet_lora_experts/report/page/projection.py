@@ -30,10 +30,15 @@ def project(states_ND: np.ndarray) -> np.ndarray:
 def same_neighbours(states_ND: np.ndarray, labels: Sequence[str]) -> float:
     """Share of states whose nearest other state has the same label, in percent.
 
+    A state by itself has no other: 0.
+
     Example:
-        >>> same_neighbours(np.array([[1.0, 0], [1, 0.1], [0, 1]]), ["a", "a", "b"])
-        66.66666666666667
+        >>> states_ND = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
+        >>> same_neighbours(states_ND, ["a", "a", "b", "b"])
+        100.0
     """
+    if len(states_ND) < 2:
+        return 0.0
     nearest = NearestNeighbors(n_neighbors=1, metric="cosine").fit(states_ND)
     other = nearest.kneighbors(return_distance=False)[:, 0]
     names = np.asarray(labels)
