@@ -16,7 +16,7 @@ import argparse
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ from espnet_lora_experts.whisper.systems import MoLE, System
 
 LOSS = "loss_asr"
 """ESPnet's name of the loss that all trainings have."""
+Loaded = tuple[Backbone, System, dict[str, Any]]
+"""As :func:`~.whisper.folder.load_system` returns it."""
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -52,9 +54,10 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--expdir", default="exp", type=Path, help="holds results.json and the systems")
+    add("--expdir", default="exp", type=Path, help="holds the systems")
     add("--data_root", default="dump/raw", type=Path, help="holds <set>/wav.scp, text")
     add("--test_sets", default="test", help="as they were scored")
+    add("--results", type=Path, help="default: results.json in --expdir")
     add("--output", type=Path, help="default: report.html in --expdir")
     add("--worst", type=int, default=5, help="utterances shown of each system")
     add(
@@ -73,7 +76,7 @@ def main(cmd: Sequence[str] | None = None) -> Path:
     logging.getLogger("tensorboard").setLevel(logging.WARNING)
     args = cli.parse(get_parser(), cmd)
     output = args.output or args.expdir / "report.html"
-    scored = sources.read_results(args.expdir / "results.json")
+    scored = sources.read_results(args.results or args.expdir / "results.json")
     names = list(scored["systems"])
     test_sets = read_references(args.data_root, args.test_sets.split())
     paths = read_paths(args.data_root, test_sets)
@@ -150,43 +153,57 @@ def look_inside(
     args, names: Sequence[str], test_sets: Sequence[TestSet], paths: Mapping[str, str]
 ) -> Inside:
     """Fusion weights, expert similarity and encoder states of the systems there are."""
-    known = {
-        utt: lang
-        for test_set in test_sets
-        for utt, lang in zip(test_set.utts, test_set.langs, strict=True)
-        if utt in paths
-    }
-    utts = spread(known, args.clips_per_language)
-    bar = tqdm(utts, "clips", ncols=79, disable=not utts)
-    clips = {utt: read_clip(paths[utt]) for utt in bar}
-    clips = {utt: clip for utt, clip in clips.items() if clip is not None}
-    langs = [known[utt] for utt in clips]
+    clips, langs = pick_clips(test_sets, paths, args.clips_per_language)
     fusion, experts, similarity, states = {}, [], {}, {}
-    backbone: Backbone | None = None
-    for name in names:
-        loaded = load(args.expdir / name, backbone)
-        if loaded is None:
-            continue
-        used, system, what = loaded
-        if what["type"] != FULL:
-            backbone = used
-        if args.ngpu:
-            used.to("cuda")
-            system.to("cuda")
+    for name, loaded in load_all(args.expdir, names, bool(args.ngpu)):
+        backbone, system, what = loaded
         if isinstance(system, MoLE):
             fusion[name] = weights_of(system)
         if what["type"] == "experts":
             experts = system.languages
-            found = similarities(used.bank, experts)
+            found = similarities(backbone.bank, experts)
             similarity = {key: x.cpu().numpy() for key, x in found.items()}
         if clips:
             states[name] = states_of(args.expdir / name, loaded, clips, langs)
     return Inside(fusion, experts, similarity, States([*clips], langs, states))
 
 
-def load(
-    folder: Path, backbone: Backbone | None
-) -> tuple[Backbone, System, dict[str, Any]] | None:
+def pick_clips(
+    test_sets: Iterable[TestSet], paths: Mapping[str, str], count: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """At most so many clips of each language, by utterance, and their languages."""
+    known = {
+        utt: lang
+        for test_set in test_sets
+        for utt, lang in zip(test_set.utts, test_set.langs, strict=True)
+        if utt in paths
+    }
+    utts = spread(known, count)
+    bar = tqdm(utts, "clips", ncols=79, disable=not utts)
+    read = {utt: read_clip(paths[utt]) for utt in bar}
+    clips = {utt: clip for utt, clip in read.items() if clip is not None}
+    return clips, [known[utt] for utt in clips]
+
+
+def load_all(
+    expdir: Path, names: Iterable[str], gpu: bool
+) -> Iterator[tuple[str, Loaded]]:
+    """The systems that run by themselves, one after the other, in one Whisper."""
+    backbone: Backbone | None = None
+    for name in names:
+        loaded = load(expdir / name, backbone)
+        if loaded is None:
+            continue
+        used, system, what = loaded
+        if what["type"] != FULL:
+            backbone = used
+        if gpu:
+            used.to("cuda")
+            system.to("cuda")
+        yield name, loaded
+
+
+def load(folder: Path, backbone: Backbone | None) -> Loaded | None:
     """A system that runs by itself; None if the folder holds none, or not all of it."""
     try:
         if read_description(folder)["type"] not in TYPES:
@@ -214,7 +231,7 @@ def weights_of(mole: MoLE) -> tuple[list[str], dict[str, np.ndarray]]:
 
 
 def states_of(
-    folder: Path, loaded: tuple, clips: Mapping[str, np.ndarray], langs: Sequence[str]
+    folder: Path, loaded: Loaded, clips: Mapping[str, np.ndarray], langs: Sequence[str]
 ) -> np.ndarray:
     """Encoder states of the clips; experts are told the languages."""
     backbone, system, what = loaded

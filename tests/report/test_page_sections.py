@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from espnet_lora_experts.report.page import charts, models, scores
+from espnet_lora_experts.report.page import charts, models, records, scores
 from espnet_lora_experts.report.page.models import States
 from espnet_lora_experts.report.page.parts import colour, symbol, system_title
 from espnet_lora_experts.report.page.projection import project, same_neighbours
@@ -157,7 +157,7 @@ def test_one_state_has_no_neighbour():
 
 def test_training_and_validation_are_drawn_over_steps():
     curves = {"kd": Curve(([1, 2], [3.0, 2.0]), ([2], [4.0]))}
-    (chart,) = models.curves_section(curves).charts
+    (chart,) = records.curves_section(curves).charts
     train, valid = chart.figure["data"]
     assert (list(train["x"]), list(train["y"])) == ([1, 2], [3, 2])
     assert (list(valid["x"]), list(valid["y"])) == ([2], [4])
@@ -171,8 +171,8 @@ def test_training_and_validation_are_drawn_over_steps():
         (lambda: models.fusion_section({}), "stage 7"),
         (lambda: models.expert_section([], {}, None), "stage 5"),
         (lambda: models.states_section(States()), "stages 5 to 8"),
-        (lambda: models.curves_section({}), "stages 5 to 8"),
-        (lambda: models.worst_section({}), "stage 9"),
+        (lambda: records.curves_section({}), "stages 5 to 8"),
+        (lambda: records.worst_section({}), "stage 9"),
     ],
 )
 def test_what_is_not_there_says_who_makes_it(section, said):

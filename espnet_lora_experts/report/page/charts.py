@@ -25,6 +25,16 @@ def plain(text: object) -> str:
     return html.escape(str(text), quote=False)
 
 
+def shortened(text: str, most: int = 18) -> str:
+    """A text that leaves a narrow chart room for its data.
+
+    Example:
+        >>> shortened("kd_interpolation_prob_0")
+        'kd_interpolation_…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def intervals(
     names: Sequence[str],
     values: Mapping[str, Mapping[str, tuple[float, Sequence[float]]]],
@@ -64,7 +74,7 @@ def intervals(
     figure.update_xaxes(range=[0, top], ticksuffix=" %", nticks=6)
     figure.update_yaxes(
         tickvals=[*range(len(names))],
-        ticktext=[plain(name) for name in names],
+        ticktext=[plain(shortened(name)) for name in names],
         range=[len(names) - 0.5, -0.5],
         showgrid=False,
         zeroline=False,

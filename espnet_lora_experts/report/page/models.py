@@ -1,4 +1,4 @@
-"""Sections that look into the models: weights, experts, states, trainings, errors."""
+"""Sections that look into the models: weights, experts, encoder states."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,6 @@ from espnet_lora_experts.report.page.parts import (
     system_title,
 )
 from espnet_lora_experts.report.page.projection import project, same_neighbours
-from espnet_lora_experts.report.page.sources import Curve
-from espnet_lora_experts.report.page.worst import Utterance
 
 _KEY = re.compile(r"(?:^|\.)(encoder|decoder)\.layers\.(\d+)\.(?:.*\.)?(\w+)$")
 _ORDER = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # others follow
@@ -233,55 +231,4 @@ def states_section(states: States) -> Section:
             Key(SYMBOLS[symbol(n)], colour(n), language_title(lang))
             for n, lang in enumerate(langs)
         ],
-    )
-
-
-def curves_section(curves: Mapping[str, Curve]) -> Section:
-    """Losses over the trainings, a panel for each system."""
-    about = ("curves", "How the trainings went")
-    if not curves:
-        return Section(
-            *about,
-            missing="TensorBoard's files of the trainings are written by stages 5 to 8"
-            " (use_tensorboard: true, ESPnet's default), in exp/*/tensorboard.",
-        )
-    panels = []
-    for name, curve in curves.items():
-        (x, y), (at, valid) = curve.train, curve.valid
-        series = [
-            {"name": "training", "x": x, "y": y, "colour": 0},
-            {"name": "validation", "x": at, "y": valid, "colour": 1},
-        ]
-        series[1] |= {"marked": True, "dash": "dot", "symbol": "diamond"}
-        figure = charts.lines(series, ("optimizer steps", "loss"), rangemode="tozero")
-        panels.append(Chart(name, figure, system_title(name)))
-    return Section(
-        *about,
-        "The transcripts' cross entropy, without the terms of distillation and routing,"
-        " so that systems compare; it overfits where validation rises while training"
-        " falls.",
-        charts=panels,
-        keys=[
-            Key("—", colour(0), "training"),
-            Key("◆", colour(1), "validation, after each epoch"),
-        ],
-    )
-
-
-def worst_section(utterances: Mapping[str, Sequence[Utterance]]) -> Section:
-    """The utterances that each system got most wrong."""
-    about = ("worst", "What went most wrong")
-    if not utterances:
-        return Section(
-            *about,
-            missing="Transcripts are written by stage 9 (decode), their references by"
-            " stage 2 (format).",
-        )
-    return Section(
-        *about,
-        "The reference stands above, what the system heard below, both as they are"
-        " scored; where a system finds languages itself, it had to.",
-        utterances={
-            f"{n}, {system_title(n)}": found for n, found in utterances.items()
-        },
     )

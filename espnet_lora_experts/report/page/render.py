@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from espnet_lora_experts.report.page import charts, models, scores
+from espnet_lora_experts.report.page import charts, models, records, scores
 from espnet_lora_experts.report.page.lead import wins
 from espnet_lora_experts.report.page.models import Inside
 from espnet_lora_experts.report.page.parts import Section, language_title, system_title
@@ -47,14 +47,14 @@ def render(
         scores.table_section(scored),
         scores.language_section(scored),
         scores.lid_section(scored, decoded),
-        models.worst_section(utterances),
+        records.worst_section(utterances),
         models.states_section(inside.states),
         models.expert_section(
             inside.experts, inside.similarity, scores.cross_chart(scored)
         ),
         models.fusion_section(inside.fusion),
         scores.sweep_section(sweep),
-        models.curves_section(curves),
+        records.curves_section(curves),
     ]
     template = _environment().get_template("page.html")
     return template.render(
