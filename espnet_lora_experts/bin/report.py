@@ -1,6 +1,6 @@
 """Stage 11: one HTML page of what a run found out, to read, to keep and to send.
 
-    python -m espnet_lora_experts.bin.report --expdir exp --data_root dump/raw \
+    python -m espnet_lora_experts.bin.report --expdir exp --data_root dump/raw \\
         --test_sets test --output exp/report.html
 
 The page holds its charts, clips and scripts itself and loads nothing. It needs the
@@ -54,19 +54,25 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--expdir", default="exp", type=Path, help="holds the systems")
-    add("--data_root", default="dump/raw", type=Path, help="holds <set>/wav.scp, text")
-    add("--test_sets", default="test", help="as they were scored")
-    add("--results", type=Path, help="default: results.json in --expdir")
+    default = "default: %(default)s"
+    add("--expdir", default="exp", type=Path, help=f"holds the systems; {default}")
+    add(
+        "--data_root",
+        default="dump/raw",
+        type=Path,
+        help=f"holds <set>/{{wav.scp,text,utt2lang}}; {default}",
+    )
+    add("--test_sets", default="test", help=f"those of the results; {default}")
+    add("--results", type=Path, help="of stage 10; default: results.json in --expdir")
     add("--output", type=Path, help="default: report.html in --expdir")
-    add("--worst", type=int, default=5, help="utterances shown of each system")
+    add("--worst", type=int, default=5, help=f"utterances of each system; {default}")
     add(
         "--clips_per_language",
         type=int,
         default=40,
-        help="for the picture of encoder states; 0 leaves it out",
+        help=f"for the picture of encoder states, 0 leaves it out; {default}",
     )
-    add("--ngpu", type=int, default=0)
+    add("--ngpu", type=int, default=0, help=f"for the encoder states; {default}")
     return parser
 
 
