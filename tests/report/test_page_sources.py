@@ -19,8 +19,10 @@ from espnet_lora_experts.report.page import sources
         ),
         ("[1]", ValueError, r"results\.json must be the results of stage 10"),
         ('{"meta": {}}', ValueError, r"results\.json must be the results of stage 10"),
+        ('{"meta": {}, "systems": {}}', ValueError, "results of stage 10"),
+        ('{"meta": {}, "systems": {"kd": {}}}', ValueError, "results of stage 10"),
     ],
-    ids=["missing", "broken", "list", "lacking"],
+    ids=["missing", "broken", "list", "lacking", "empty", "unscored"],
 )
 def test_results_that_are_none_are_named_with_their_stage(
     tmp_path, content, error, said
@@ -91,7 +93,7 @@ def write_sweep(expdir, name, layers):
         what = {} if count is None else {"mole": {"merged_layers": count}}
         (expdir / system).mkdir(parents=True, exist_ok=True)
         (expdir / system / "system.json").write_text(json.dumps(what))
-        rows[system] = {"of": system}
+        rows[system] = {"aware": {"of": system}}
     folder = expdir / "sweeps" / name
     folder.mkdir(parents=True)
     scored = {"meta": {}, "systems": rows}
@@ -106,9 +108,12 @@ def test_the_sweep_is_the_one_that_tried_most_numbers_of_layers(tmp_path):
         tmp_path, "layers", {"multi": None, "mole": 3, "mole_L1_100": 4, "mole_a": 1}
     )
     found = sources.read_sweep(tmp_path)
-    assert {layers: row["of"] for layers, row in found.items()} == {
+    assert {layers: row["aware"]["of"] for layers, row in found.items()} == {
         1: "mole_a",
         3: "mole",
         4: "mole_L1_100",
     }
     assert list(found) == [1, 3, 4]
+    (tmp_path / "mole/system.json").write_text("{")
+    with pytest.raises(ValueError, match=r"mole/system\.json must be whole JSON"):
+        sources.read_sweep(tmp_path)

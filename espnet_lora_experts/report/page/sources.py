@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_lora_experts.report.collect import pool
-from espnet_lora_experts.report.decodes import TestSet
+from espnet_lora_experts.report.decodes import MODES, TestSet
 from espnet_lora_experts.report.results import Decoded
 
 
@@ -35,18 +35,33 @@ def read_results(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{path} must exist, but does not; stage 10 (score) writes it"
         )
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON or of UTF-8
+    found = _read_json(path, "run stage 10 (score) again")
+    if not _is_scored(found):
         raise ValueError(
-            f"{path} must be whole JSON, but got: {error}; run stage 10 (score) again"
-        ) from error
-    if not isinstance(found, dict) or not {"meta", "systems"} <= set(found):
-        raise ValueError(
-            f"{path} must be the results of stage 10 (score), with meta and systems,"
-            " but is something else; run stage 10 again"
+            f"{path} must be the results of stage 10 (score), with meta and scored"
+            " systems, but is something else; run stage 10 again"
         )
     return found
+
+
+def _read_json(path: Path, fix: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON or of UTF-8
+        raise ValueError(
+            f"{path} must be whole JSON, but got: {error}; {fix}"
+        ) from error
+
+
+def _is_scored(found: Any) -> bool:
+    if not isinstance(found, dict) or not isinstance(found.get("meta"), dict):
+        return False
+    systems = found.get("systems")
+    return (
+        isinstance(systems, dict)
+        and len(systems) > 0
+        and all(isinstance(row, dict) and {*row} & {*MODES} for row in systems.values())
+    )
 
 
 def read_decoded(
@@ -59,7 +74,7 @@ def read_decoded(
     """
     found = {}
     for name, row in scored["systems"].items():
-        for mode in ("aware", "agnostic"):
+        for mode in MODES:
             folder = expdir / name / f"decode_{mode}"
             wanted = [folder / test_set.name for test_set in test_sets]
             there = wanted and all((x / "text").is_file() for x in wanted)
@@ -131,5 +146,5 @@ def read_sweep(expdir: Path) -> dict[int, dict[str, Any]]:
 def _merged_layers(path: Path) -> int | None:
     if not path.is_file():
         return None
-    what = json.loads(path.read_text(encoding="utf-8"))
+    what = _read_json(path, "train the system again")
     return what.get("mole", {}).get("merged_layers")
