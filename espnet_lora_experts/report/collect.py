@@ -93,12 +93,22 @@ def read_size(path: Path) -> dict[str, int]:
     return {key: int(values[key]) for key in keys}
 
 
-def pool(folders: Sequence[Path], test_sets: Sequence[TestSet], mode: str) -> Decoded:
-    """One system's output over all test sets."""
+def pool(
+    folders: Sequence[Path], test_sets: Sequence[TestSet], mode: str, trn: bool = True
+) -> Decoded:
+    """One system's output over all test sets.
+
+    Args:
+        folders: ``<system>/decode_<mode>/<set>`` of each set.
+        test_sets: References.
+        mode: ``aware`` or ``agnostic``.
+        trn: Write sclite's files into the folders.
+    """
     pairs = list(zip(folders, test_sets, strict=True))
     found = [read_decode(f, t, mode == "agnostic") for f, t in pairs]
-    for (folder, test_set), decode in zip(pairs, found, strict=True):
-        write_trn(folder, test_set, decode.texts)
+    if trn:
+        for (folder, test_set), decode in zip(pairs, found, strict=True):
+            write_trn(folder, test_set, decode.texts)
     rtfs = [decode.rtf for decode in found if decode.rtf is not None]
     return Decoded(
         langs=joined(t.langs for t in test_sets),
