@@ -21,9 +21,12 @@ Stages
    8 distill     the experts into one LoRA (exp/kd; exp/kd_logits_only if asked)
    9 decode      every system, language-aware and language-agnostic
   10 score       WER, CER, LID, intervals: exp/results.json, RESULTS.md
+  11 report      one HTML page: tables, charts, the worst errors to listen to (exp/report.html)
+  12 export      for other programs, if asked (--export_to; exp/export)
+  13 upload      to the hub, if asked (--hub_repo)
 
 General
-  --stage 1 --stop_stage 10 --skip_stages ""   which stages run
+  --stage 1 --stop_stage 13 --skip_stages ""   which stages run
   --skip_done false      leave out what is finished and has the same options and inputs
   --ngpu 0               GPUs for training and decoding
   --inference_nj 1       decoding jobs
@@ -53,12 +56,16 @@ Results
   --inference_config conf/decode_greedy.yaml  --inference_args ""    for bin/decode
   --padded ""            systems to decode with their clips padded to 30 s too, as NAME@30s
   --results_dir exp  --results_md exp/RESULTS.md    where results.json and the tables go
+  --report_args ""       for bin/report
+Elsewhere
+  --export_system kd  --export_to ""      huggingface, ctranslate2, ggml, or several of them
+  --hub_repo ""          user/name: where --export_system is uploaded to
 END
 )
 
 # General
 stage=1
-stop_stage=10
+stop_stage=13
 skip_stages=""
 skip_done=false
 ngpu=0
@@ -101,6 +108,11 @@ inference_args=""
 padded=""
 results_dir=""
 results_md=""
+report_args=""
+# Elsewhere
+export_system=kd
+export_to=""
+hub_repo=""
 
 . ./path.sh
 . ./cmd.sh
@@ -117,6 +129,7 @@ read -r -a lang_list <<<"${langs}"
 if ${quick}; then
     train_args="--num_iters_per_epoch 4 --max_epoch 1 --batch_bins 320000 ${train_args}"
     inference_args="--max_tokens 40 ${inference_args}"
+    report_args="--clips_per_language 3 ${report_args}"
 fi
 
 # Whether stage $1 is to run; says what it does ($2).
@@ -322,6 +335,25 @@ if runs 10 "score"; then
         log "sclite's results: ${expdir}/*/decode_*/*/score_{wer,cer}/result.txt"
     fi
     log "results: ${results_md}, ${results_dir}/results.json"
+fi
+
+if runs 11 "report"; then
+    # shellcheck disable=SC2086
+    "${python}" -m espnet_lora_experts.bin.report --expdir "${expdir}" --data_root "${raw}" \
+        --test_sets "${test_sets}" --results "${results_dir}/results.json" \
+        --output "${results_dir}/report.html" --ngpu "${ngpu}" ${report_args}
+    log "report: ${results_dir}/report.html"
+fi
+
+if [ -n "${export_to}" ] && runs 12 "export: ${export_system} to ${export_to}"; then
+    for format in ${export_to}; do
+        "${python}" -m espnet_lora_experts.bin.export "${expdir}/${export_system}" --to "${format}" --force \
+            "${expdir}/export/${export_system}_${format}"
+    done
+fi
+
+if [ -n "${hub_repo}" ] && runs 13 "upload: ${export_system} to ${hub_repo}"; then
+    "${python}" -m espnet_lora_experts.bin.push "${expdir}/${export_system}" "${hub_repo}"
 fi
 
 log "finished in $((SECONDS - stage_begins)) s"

@@ -52,5 +52,5 @@ while read -r system tag options; do
     systems+=("${system}_${tag}")
 done <"${sweep}"
 
-./run.sh "$@" "${own[@]}" --stage 9 --systems "${systems[*]}" \
+./run.sh "$@" "${own[@]}" --stage 9 --stop_stage 10 --systems "${systems[*]}" \
     --test_sets "$(value_of --valid_set dev "$@")" --results_dir "${results}"
