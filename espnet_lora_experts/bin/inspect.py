@@ -92,6 +92,8 @@ def cell(name: str, value: object) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, list):
         return " ".join(map(str, value))
     return str(value)

@@ -14,6 +14,7 @@ on, and the exit status is 1. Progress and messages go to standard error.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections import Counter
@@ -118,6 +119,7 @@ def transcribe(
 ) -> int:
     """Transcribes files, each written with its group; the number of unreadable ones."""
     failed: list[str] = []
+    segments: list[int] = []
     with tqdm(total=len(paths), unit="file", ncols=79) as bar:
 
         def skip(path: str, reason: object) -> None:
@@ -125,9 +127,13 @@ def transcribe(
             bar.write(f"error: {reason}", file=sys.stderr)
             bar.update()
 
+        def heard(count: int) -> None:  # of a long recording, a sign of life
+            segments.append(count)
+            bar.set_postfix(segments=sum(segments))
+
         for group in read_groups(paths, skip):
             clips = [clip for _, clip in group]
-            results = speech2text(clips, None if lang == "auto" else lang)
+            results = speech2text(clips, None if lang == "auto" else lang, heard)
             for (path, _), result in zip(group, results, strict=True):
                 write(path, result)
             bar.update(len(group))
@@ -138,31 +144,39 @@ def read_groups(
     paths: Iterable[str], skip: Callable[[str, object], None]
 ) -> Iterator[list[tuple[str, object]]]:
     """Paths with their samples, as many at once as fit into memory."""
-    from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
-
     group: list[tuple[str, object]] = []
-    samples = 0
+    seconds = 0.0
     for path in paths:
         try:
-            clip = read_audio(_file(path))
+            clip, length = read(path)
         except ValueError as error:
             skip(path, error)
             continue
-        full = samples + len(clip) > GROUP_SECONDS * SAMPLE_RATE
-        if group and (full or len(group) == GROUP):
+        if group and (seconds + length > GROUP_SECONDS or len(group) == GROUP):
             yield group
-            group, samples = [], 0
+            group, seconds = [], 0.0
         group.append((path, clip))
-        samples += len(clip)
+        seconds += length
     if group:
         yield group
 
 
-def _file(path: str) -> str:
-    """Refuses what would run as a command, as it does in a data dir's wav.scp."""
-    if path.rstrip().endswith("|"):
+def read(path: str):
+    """Samples and seconds of a file.
+
+    Raises:
+        ValueError: There is none, it is no audio, or what it has are no numbers.
+    """
+    from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
+
+    if path.rstrip().endswith("|"):  # which would run, as in a data dir's wav.scp
         raise ValueError(f"{path} must be an audio file, but is a command")
-    return path
+    if not Path(path).is_file():
+        raise ValueError(f"{path} must be an audio file, but there is none")
+    samples_S = read_audio(path)
+    if not math.isfinite(samples_S.sum()):
+        raise ValueError(f"{path} must have finite samples, but has NaN or infinity")
+    return samples_S, len(samples_S) / SAMPLE_RATE
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from espnet_lora_experts.whisper import headers
+from espnet_lora_experts.whisper import artefacts_backbone, artefacts_espnet, headers
+from espnet_lora_experts.whisper.artefacts_backbone import CT2_WEIGHTS
 from espnet_lora_experts.whisper.description import (
     DESCRIPTION,
     read_description,
@@ -23,8 +22,6 @@ from espnet_lora_experts.whisper.description import (
 
 Facts = dict[str, Any]
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-CT2_WEIGHTS = "model.bin"
-TOKENIZERS = ("tokenizer.json", "vocab.json")
 TYPES = {
     "single": "one LoRA for all languages: pooled, distilled or merged",
     "experts": "a LoRA for each language, which must be given",
@@ -36,7 +33,6 @@ TYPES = {
 PEFT_FACTS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern")
 ROW = ("size", *PEFT_FACTS, "target_modules", "parameters", "bytes", "dtype")
 """What a system tells of each expert."""
-WHISPER_FACTS = ("encoder_layers", "decoder_layers", "d_model", "num_mel_bins")
 
 
 def describe(path: Path) -> Facts:
@@ -160,114 +156,11 @@ def _reads_width(key: str) -> bool:
     return bool(re.search(r"([qkv]_proj|fc1)\.lora_A", key))
 
 
-def whisper(path: Path) -> Facts:
-    """A Whisper in Hugging Face's layout."""
-    config = read_json(path / "config.json")
-    if config.get("model_type") != "whisper":
-        raise ValueError(
-            f"{path} must be a Whisper, but its model_type is "
-            f"{config.get('model_type')!r}"
-        )
-    whole = path / "model.safetensors"  # some have shards of another type besides
-    files = [whole] if whole.is_file() else sorted(path.glob("model-*.safetensors"))
-    shapes: headers.Shapes = {}
-    for file in files:
-        shapes |= headers.read_safetensors(file)[0]
-    facts = {key: config.get(key) for key in (*WHISPER_FACTS, "vocab_size")}
-    return _backbone("Hugging Face Whisper", path, facts, shapes, files)
-
-
-def ct2(path: Path) -> Facts:
-    """A Whisper of CTranslate2, as faster-whisper has it."""
-    shapes = headers.read_ct2(path / CT2_WEIGHTS)
-    facts = headers.ct2_sizes(shapes)
-    return _backbone("CTranslate2 Whisper", path, facts, shapes, [path / CT2_WEIGHTS])
-
-
-def _backbone(kind, path, sizes, shapes, files) -> Facts:
-    return {
-        "kind": kind,
-        "size": headers.size_of(sizes),
-        **sizes,
-        "parameters": headers.count(shapes),
-        "dtype": headers.types(shapes),
-        "bytes": sum(file.stat().st_size for file in files),
-        "tokenizer": any((path / name).is_file() for name in TOKENIZERS),
-    }
-
-
-def ggml(path: Path) -> Facts:
-    """A Whisper of whisper.cpp."""
-    sizes = headers.read_ggml(path)
-    return {
-        "kind": "whisper.cpp Whisper",
-        "size": headers.size_of(sizes),
-        **{key: sizes[key] for key in (*WHISPER_FACTS, "vocab_size")},
-        "dtype": sizes["type"],
-        "bytes": path.stat().st_size,
-    }
-
-
-def training(path: Path) -> Facts:
-    """A folder of ESPnet's trainer without a system's description."""
-    files = [file for file in sorted(path.glob("*.pth")) if not file.is_symlink()]
-    config = path / "config.yaml"
-    said = _read_yaml(config) if config.is_file() else {}
-    return {
-        "kind": "ESPnet training",
-        "model": said.get("model"),
-        "backbone": said.get("backbone"),
-        **(said.get("model_conf") or {}),
-        "max_epoch": said.get("max_epoch"),
-        "checkpoints": [
-            {"name": file.name, "bytes": file.stat().st_size} for file in files
-        ],
-    }
-
-
-def checkpoint(path: Path) -> Facts:
-    """Trained tensors of an epoch."""
-    import pickle
-
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} must hold tensors only and be whole, but is not (ESPnet's "
-            "checkpoint.pth is what training resumes from); inspect an epoch's .pth"
-        ) from error
-    sha256 = state.pop("backbone_sha256", None)
-    shapes = {k: (tuple(v.shape), str(v.dtype)[6:]) for k, v in state.items()}
-    found = [re.search(r"\.lora_A\.(?:expert_)?([^.]+)", key) for key in shapes]
-    return {
-        "kind": "ESPnet checkpoint",
-        "backbone_sha256": bytes(sha256.tolist()).hex() if sha256 is not None else None,
-        "experts": sorted({match[1] for match in found if match}),
-        "tensors": len(shapes),
-        "parameters": headers.count(shapes),
-        "dtype": headers.types(shapes),
-        "bytes": path.stat().st_size,
-    }
-
-
-def packed(path: Path) -> Facts:
-    """A model packed by ``espnet2.bin.pack``."""
-    with zipfile.ZipFile(path) as archive:
-        meta = yaml.safe_load(archive.read("meta.yaml"))
-        size = sum(info.file_size for info in archive.infolist())
-    return {"kind": "ESPnet packed model", **meta, "bytes": size}
-
-
-def _read_yaml(path: Path) -> Facts:
-    """By libyaml where it is: ESPnet's config.yaml lists all tokens."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), loader)
-
-
 def _is_packed(path: Path) -> bool:
-    return zipfile.is_zipfile(path) and "meta.yaml" in zipfile.ZipFile(path).namelist()
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return artefacts_espnet.META in archive.namelist()
 
 
 def _has(*patterns: str) -> Callable[[Path], bool]:
@@ -278,11 +171,14 @@ KINDS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Facts]], ...] = (
     (_has(DESCRIPTION), system),
     (_has(ADAPTER), adapter),
     (_has(f"*/{DESCRIPTION}"), systems),
-    (_has("config.json", "model*.safetensors"), whisper),
-    (_has(CT2_WEIGHTS), ct2),
-    (_has("*.pth"), training),
-    (_is_packed, packed),
-    (lambda path: path.suffix == ".pth", checkpoint),
-    (lambda path: path.is_file() and path.suffix in (".bin", ".ggml"), ggml),
+    (_has("config.json", "model*.safetensors"), artefacts_backbone.whisper),
+    (_has(CT2_WEIGHTS), artefacts_backbone.ct2),
+    (_has("*.pth"), artefacts_espnet.training),
+    (_is_packed, artefacts_espnet.packed),
+    (lambda path: path.suffix == ".pth", artefacts_espnet.checkpoint),
+    (
+        lambda path: path.is_file() and path.suffix in (".bin", ".ggml"),
+        artefacts_backbone.ggml,
+    ),
 )
 """Which artefact is which, the first that fits; and how it is read."""

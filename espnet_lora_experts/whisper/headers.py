@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 CT2_TYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
+CT2_LEAVES = ("weight", "bias", "gamma", "beta", "encodings")
+"""Ends of the names of variables that are weights, not options."""
 SAFETENSORS_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 GGML_TYPES = {0: "float32", 1: "float16"}
 SIZES = {384: "tiny", 512: "base", 768: "small", 1024: "medium", 1280: "large"}
@@ -57,7 +59,8 @@ def read_ct2(path: Path) -> Shapes:
             _, spec, _, count = *_numbers(file, "I"), _name(file), *_numbers(file, "2I")
             if spec != "WhisperSpec":
                 raise ValueError(f"specification {spec!r}")
-            return dict(_variable(file) for _ in range(count))
+            found = dict(_variable(file) for _ in range(count))
+            return {k: v for k, v in found.items() if k.endswith(CT2_LEAVES)}
         except (struct.error, UnicodeDecodeError, ValueError) as error:
             raise ValueError(
                 f"{path} must be a whole Whisper of CTranslate2, but got: {error}"
@@ -113,14 +116,14 @@ def read_ggml(path: Path) -> dict[str, Any]:
     """
     from espnet_lora_experts.whisper.convert_ggml import HPARAMS, MAGIC
 
+    layout = f"<{1 + len(HPARAMS)}I"
     with path.open("rb") as file:
-        header = file.read(4 * (1 + len(HPARAMS)))
-    magic, *sizes = struct.unpack(
-        f"<{len(header) // 4}I", header[: len(header) // 4 * 4]
-    )
-    if magic != MAGIC or len(sizes) != len(HPARAMS):
+        header = file.read(struct.calcsize(layout))
+    whole = len(header) == struct.calcsize(layout)
+    magic, *sizes = struct.unpack(layout, header) if whole else [None]
+    if magic != MAGIC:
         raise ValueError(f"{path} must be a whisper.cpp file, but starts otherwise")
-    named = dict(zip(HPARAMS, numbers[1:], strict=True))
+    named = dict(zip(HPARAMS, sizes, strict=True))
     kind = named["ftype"]
     named["type"] = GGML_TYPES.get(kind, f"quantised ({kind})")
     return named
