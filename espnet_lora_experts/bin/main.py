@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 
@@ -119,7 +120,8 @@ def _run(name: str, options: list[str]) -> None:
         options = ["--config", str(packaged.config(command.config)), *options]
     sys.argv = [f"{PROG} {name}", *options]  # where parsers find their program's name
     try:
-        module = importlib.import_module(f"{__package__}.{command.module}")
+        with redirect_stdout(sys.stderr):  # ESPnet prints what it does not find
+            module = importlib.import_module(f"{__package__}.{command.module}")
         module.main(options)
     except ModuleNotFoundError as error:
         if not command.extra or (error.name or "").startswith(__package__):
