@@ -37,6 +37,8 @@ DECODING = {
     "maxlenratio": (float, "most tokens for each 20 ms of speech"),
     "batch_seconds": (float, "most seconds of a padded batch: memory and speed"),
     "autocast": (str, "type of matrix products: none, auto, bfloat16 or float16"),
+    "segmentation": (str, "of recordings: auto (by voice over 30 s), vad or windows"),
+    "max_segment": (float, "most seconds of a segment; few give short subtitles"),
     "device": (str, "for example cpu or cuda"),
 }
 """Options of ``Speech2Text``, whose own defaults hold where they are not given."""
@@ -119,7 +121,7 @@ def transcribe(
 ) -> int:
     """Transcribes files, each written with its group; the number of unreadable ones."""
     failed: list[str] = []
-    segments: list[int] = []
+    batches: list[int] = []
     with tqdm(total=len(paths), unit="file", ncols=79) as bar:
 
         def skip(path: str, reason: object) -> None:
@@ -127,16 +129,16 @@ def transcribe(
             bar.write(f"error: {reason}", file=sys.stderr)
             bar.update()
 
-        def heard(count: int) -> None:  # of a long recording, a sign of life
-            segments.append(count)
-            bar.set_postfix(segments=sum(segments))
+        def heard(done: int) -> None:
+            batches.append(done)
+            bar.set_postfix(batches=len(batches))  # a long recording has many
+            bar.update(done)
 
         for group in read_groups(paths, skip):
             clips = [clip for _, clip in group]
             results = speech2text(clips, None if lang == "auto" else lang, heard)
             for (path, _), result in zip(group, results, strict=True):
                 write(path, result)
-            bar.update(len(group))
     return len(failed)
 
 
