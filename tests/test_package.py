@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from espnet_lora_experts import __version__, packaged
+from espnet_lora_experts.bin import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -106,6 +107,10 @@ def test_every_requirement_has_a_lower_bound(setup):
         assert needs, name
         for need in needs:
             assert any(mark in need for mark in (">=", "==", "<=")), need
+
+
+def test_the_hint_for_a_missing_espnet_is_what_is_tested(setup):
+    assert " ".join(setup.ESPNET_202511) == main.ESPNET_202511
 
 
 def test_the_package_is_typed_and_public_names_have_docstrings():

@@ -19,6 +19,8 @@ from espnet_lora_experts import __version__, packaged
 from espnet_lora_experts.bin import cli
 
 PROG = "espnet-lora-experts"
+ESPNET_202511 = "espnet==202511 torchaudio==2.11.0 ci_sdr==0.0.2 fast-bss-eval==0.1.3"
+"""As in setup.py, which a wheel does not carry."""
 EXAMPLES = f"""examples:
   {PROG} recipe my_recipe                  # then cd my_recipe && ./run.sh
   {PROG} inspect my_recipe/exp             # what was trained there
@@ -138,7 +140,7 @@ def _missing(name: str, extra: str, module: str | None) -> str:
     distribution = __package__.partition(".")[0]
     hint = f"pip install '{distribution}[{extra}]'"
     if extra == "espnet" and sys.version_info < (3, 12):
-        hint += " and what ESPNET_202511 in setup.py lists, with pip's --no-deps"
+        hint += f" and pip install --no-deps {ESPNET_202511}"
     return f"{name} needs the package {module}, but it is not installed: {hint}"
 
 
