@@ -70,7 +70,9 @@ def main(cmd=None) -> None:
     args = cli.parse(get_parser(), cmd)
     paths = paths_of(args.files)
     output = Output.of(args.output_dir, formats_of(args.format), paths)
-    if args.skip_done and output.folder:
+    if args.skip_done and output.folder is None:
+        raise ValueError("--skip_done must come with --output_dir, but got none")
+    if args.skip_done:
         paths = [p for p in paths if not all(x.exists() for x in output.files(p))]
     if paths:
         failed = transcribe(paths, load(args), args.lang, output.write)

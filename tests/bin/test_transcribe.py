@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -121,7 +122,8 @@ def test_a_list_comes_from_standard_input(run, expected, words, monkeypatch):
 def test_unreadable_files_are_named_and_the_others_go_on(run, expected, tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
     soundfile.write("nan.wav", np.array([0.0, np.nan]), 16_000, "FLOAT")
-    command = "touch ran; cat a.wav |"
+    command = "touch ran; cat a.wav |"  # as a data dir's wav.scp may have
+    (tmp_path / command).write_text("no audio")
     bad = ["broken.wav", "nan.wav", "no.wav", command]
     shown, said, error = run("a.wav", *bad, "b.wav")
     lines = [f"{clip}\t{expected[clip]}" for clip in ("a.wav", "b.wav")]
@@ -177,6 +179,7 @@ def test_what_was_done_before_an_interruption_stays(run, expected, monkeypatch):
     [
         (["a.wav", "--format", "doc"], r"--format must be of \['txt', .*'doc'"),
         (["a.wav", "--format", ""], "--format must be of"),
+        (["a.wav", "--skip_done"], "--skip_done must come with --output_dir"),
         (["a.wav", "--lang", "fr"], "lang must be of this system's"),
         (["a.wav", "--lang", "xx"], "xx"),
         (["a.wav", "b/a.flac", "--output_dir", "o"], "a.wav and b/a.flac are both 'a'"),
@@ -184,8 +187,6 @@ def test_what_was_done_before_an_interruption_stays(run, expected, monkeypatch):
     ],
 )
 def test_options_that_do_not_fit_are_named(run, words, message):
-    import re
-
     shown, _, error = run(*words)
     assert shown == "" and re.search(message, error)
 
