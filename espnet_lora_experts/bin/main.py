@@ -118,7 +118,7 @@ def _unknown(name: str) -> str:
 
 def _run(name: str, options: list[str]) -> None:
     command = COMMANDS[name]
-    if command.config and not any(x.split("=")[0] == "--config" for x in options):
+    if command.config:  # of several --config the last one counts
         options = ["--config", str(packaged.config(command.config)), *options]
     sys.argv = [f"{PROG} {name}", *options]  # where parsers find their program's name
     try:
