@@ -5,9 +5,17 @@ it, with the right build of torch.
 """
 
 import re
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+PACKAGE = "espnet_lora_experts"
+SHARED = ("egs2", "conf", "CHANGELOG.md", "CITATION.cff")
+"""What the package carries in its folder share/ besides its modules."""
+MADE = {"data", "downloads", "dump", "exp", "__pycache__"}
+"""Folders that running a recipe makes, beside what git would tell."""
 
 INSTALL_REQUIRES = [
     "filelock>=4.2.11",
@@ -72,32 +80,98 @@ ESPNET = [
     "tensorboard>=2.21.0",
 ]
 
+EXTRAS = {
+    "espnet": ESPNET,
+    "test": TEST,
+    "benchmark": BENCHMARK,
+}
+
 
 def version() -> str:
     """Read ``__version__`` without importing the package, which would need torch."""
-    text = (ROOT / "espnet_lora_experts" / "__init__.py").read_text(encoding="utf-8")
+    text = (ROOT / PACKAGE / "__init__.py").read_text(encoding="utf-8")
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
+
+
+def shared_files() -> Iterator[Path]:
+    """Files of :data:`SHARED`, as git tracks them; links to folders are followed."""
+    tracked = [path for path in _tracked() if path.exists()]
+    for path in tracked:
+        if path.is_dir():  # a link
+            real = path.resolve()
+            inside = [other for other in tracked if other.is_relative_to(real)]
+            yield from (path / other.relative_to(real) for other in inside)
+        else:
+            yield path
+
+
+def _tracked() -> list[Path]:
+    """In a source distribution, which is no repository, all that is there."""
+    command = ["git", "ls-files", "-z", "--", *SHARED]
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        if listed.returncode == 0:
+            return [ROOT / name for name in listed.stdout.split("\0") if name]
+    found = [path for name in SHARED for path in [ROOT / name, *_below(ROOT / name)]]
+    return [path for path in found if path.is_symlink() or path.is_file()]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if not MADE & set(path.relative_to(folder).parts):
+            yield path
+
+
+def build_command():
+    """The build of setuptools, which also fills the package's share/."""
+    from setuptools.command.build_py import build_py
+
+    class BuildPy(build_py):
+        def run(self):
+            super().run()
+            if not self.editable_mode:
+                share = Path(self.build_lib, PACKAGE, "share")
+                shutil.rmtree(share, ignore_errors=True)  # an older build's
+                for path in shared_files():
+                    target = share / path.relative_to(ROOT)
+                    self.mkpath(str(target.parent))
+                    self.copy_file(str(path), str(target))
+
+        def get_source_files(self):
+            """What a source distribution needs to build the same."""
+            shared = [str(path.relative_to(ROOT)) for path in shared_files()]
+            return [*super().get_source_files(), *shared]
+
+    return BuildPy
 
 
 def main() -> None:
     from setuptools import find_packages, setup
 
     setup(
-        name="espnet_lora_experts",
+        name=PACKAGE,
         version=version(),
         description="LoRA language experts for multilingual Whisper, in ESPnet",
+        long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+        long_description_content_type="text/markdown",
+        author="The espnet_lora_experts developers",
         license="Apache-2.0",
         license_files=["LICENSE"],
         python_requires=">=3.11,<3.14",
-        packages=find_packages(include=["espnet_lora_experts*"]),
-        package_data={"espnet_lora_experts": ["py.typed", "**/*.yaml"]},
+        packages=find_packages(include=[f"{PACKAGE}*"]),
+        package_data={PACKAGE: ["py.typed", "**/*.yaml"]},
+        cmdclass={"build_py": build_command()},
+        entry_points={
+            "console_scripts": [f"espnet-lora-experts = {PACKAGE}.bin.main:main"]
+        },
         install_requires=INSTALL_REQUIRES,
-        extras_require={"espnet": ESPNET, "test": TEST, "benchmark": BENCHMARK},
+        extras_require=EXTRAS,
         classifiers=[
             "Intended Audience :: Science/Research",
             "Programming Language :: Python :: 3.11",
             "Programming Language :: Python :: 3.12",
             "Topic :: Multimedia :: Sound/Audio :: Speech",
+            "Typing :: Typed",
         ],
     )
 

@@ -2,17 +2,20 @@
 # Sourced by the recipes: which Python runs, and how it behaves.
 
 MAIN_ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../.." && pwd)
+recipe=$(dirname "${BASH_SOURCE[0]}")
 
-# The repository's own environment, unless one is active or ${python} says otherwise.
+# The active environment, that which this recipe was copied from, or the repository's own, unless
+# ${python} says otherwise.
 if [ -z "${python:-}" ]; then
-    venv=$("${MAIN_ROOT}/local/setup.sh" --venv)
     if [ -n "${VIRTUAL_ENV:-}" ]; then
         python=${VIRTUAL_ENV}/bin/python
-    elif [ -x "${venv}/bin/python" ]; then
-        python=${venv}/bin/python
-    else
-        python=python3
+    elif [ -f "${recipe}/activate_python.sh" ]; then
+        . "${recipe}/activate_python.sh"
+    elif [ -f "${MAIN_ROOT}/espnet_lora_experts/__init__.py" ]; then
+        venv=$("${MAIN_ROOT}/local/setup.sh" --venv)
+        [ ! -x "${venv}/bin/python" ] || python=${venv}/bin/python
     fi
+    python=${python:-python3}
 fi
 export python
 
