@@ -46,8 +46,10 @@ SILENT = 1e-3
 """Highest sample of a recording in which nobody can be heard: -60 dB."""
 KEPT_SECONDS = 3600
 """Age at which an upload is deleted while the app runs."""
-NOT_YET = "…"
+RUNNING = "running …"
 """Facts about a result that is to come."""
+REFUSED = "Not transcribed"
+"""Title of an error."""
 CSS = """
 .cards { display: grid; align-items: start;
          grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)) }
@@ -158,7 +160,8 @@ def load_systems(
     for name in tqdm(names, desc="loading", ncols=79):
         own = None if whisper is None else share_weights(whisper)
         system = Speech2Text.from_pretrained(expdir / name, own)
-        system.backbone.to(device), system.system.to(device)
+        system.backbone.to(device)
+        system.system.to(device)
         if whats[name]["type"] == "experts":
             codes = system.system.languages
             system.two_pass(Speech2Text.vanilla(system.backbone, codes))
@@ -210,7 +213,7 @@ def read_clip(path: str | None, max_duration: float) -> np.ndarray:
     name = Path(path).name
     try:
         if name.rstrip().endswith("|"):
-            raise ValueError("read_audio would run it as a command")
+            raise ValueError(f"read_audio would run {path} as a command")
         seconds = header_seconds(path)
         if seconds <= max_duration:
             samples = read_audio(path)
@@ -315,14 +318,17 @@ def build(gr, systems: Mapping[str, Speech2Text], max_duration: float):
         def run(path, lang, names) -> Iterator[dict]:
             try:
                 if not names:
-                    raise ValueError("There is no system to transcribe: choose one.")
+                    raise ValueError("There is no system chosen: choose one.")
                 samples = read_clip(path, max_duration)
-                yield from (card.cleared(name in names) for name, card in cards.items())
+                for name, card in cards.items():
+                    yield card.emptied(RUNNING, visible=name in names)
                 for name in [name for name in systems if name in names]:
                     yield cards[name].filled(*transcribe(systems[name], samples, lang))
             except ValueError as error:
+                for card in cards.values():
+                    yield card.emptied()
                 text = html.escape(str(error))
-                raise gr.Error(text, title="", print_exception=False) from error
+                raise gr.Error(text, title=REFUSED, print_exception=False) from error
 
         outputs = [part for card in cards.values() for part in card.parts]
         # One run at a time: a model's gate is in force for all that use the model.
@@ -331,6 +337,7 @@ def build(gr, systems: Mapping[str, Speech2Text], max_duration: float):
             [speech, lang, chosen],
             outputs,
             concurrency_limit=1,
+            show_progress="hidden",  # the cards show it
             api_visibility="private",
         )
     return page
@@ -348,17 +355,17 @@ class Card:
         self.gr = gr
         with gr.Column() as column:
             text = gr.Textbox(
-                label=name, info=NOT_YET, lines=2, interactive=False, buttons=["copy"]
+                label=name, info="", lines=2, interactive=False, buttons=["copy"]
             )
             chart = gr.Label(
                 label="Language", show_heading=False, num_top_classes=5, visible=False
             )
         self.parts = column, text, chart
 
-    def cleared(self, visible: bool) -> dict:
-        """Changes before the system runs."""
+    def emptied(self, facts: str = "", visible: bool = True) -> dict:
+        """Changes that leave it without a result."""
         column = {self.parts[0]: self.gr.Column(visible=visible)}
-        return column | self.filled("", {}, NOT_YET)
+        return column | self.filled("", {}, facts)
 
     def filled(self, text: str, posteriors: dict[str, float], facts: str) -> dict:
         """Changes by a result, as :func:`transcribe` gives it."""
