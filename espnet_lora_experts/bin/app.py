@@ -48,8 +48,6 @@ KEPT_SECONDS = 3600
 """Age at which an upload is deleted while the app runs."""
 RUNNING = "running …"
 """Facts about a result that is to come."""
-REFUSED = "Not transcribed"
-"""Title of an error."""
 CSS = """
 .cards { display: grid; align-items: start;
          grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)) }
@@ -328,7 +326,7 @@ def build(gr, systems: Mapping[str, Speech2Text], max_duration: float):
                 for card in cards.values():
                     yield card.emptied()
                 text = html.escape(str(error))
-                raise gr.Error(text, title=REFUSED, print_exception=False) from error
+                raise gr.Error(text, print_exception=False) from error
 
         outputs = [part for card in cards.values() for part in card.parts]
         # One run at a time: a model's gate is in force for all that use the model.
