@@ -68,8 +68,9 @@ def read_results(folder: Path, path: Path | None) -> dict | None:
     Raises:
         ValueError: The file that is named is not there, or is broken.
     """
-    system = folder if (folder / DESCRIPTION).is_file() else folder.resolve().parents[1]
-    found = path or system.resolve().parent / RESULTS
+    alone = not (folder / DESCRIPTION).is_file()
+    system = folder.resolve().parent.parent if alone else folder.resolve()
+    found = path or system.parent / RESULTS
     if path and not path.is_file():
         raise ValueError(f"--results must be a file, but got {path}")
     if not found.is_file():

@@ -57,7 +57,7 @@ def update_cards(
     """
     folder = Path(folder)
     alone = not (folder / DESCRIPTION).is_file()
-    system = folder.parents[1] if alone else folder
+    system = folder.resolve().parent.parent if alone else folder
     if not (system / DESCRIPTION).is_file():
         return []
     what = read_description(system)
@@ -114,13 +114,14 @@ def languages_of(folder: Path) -> list[str]:
     """
     try:
         text = (folder / README).read_text(encoding="utf-8")
-        named = ModelCard(text, ignore_metadata_errors=True).data.language or []
+        named = ModelCard(text, ignore_metadata_errors=True).data.language
     except (OSError, ValueError, YAMLError):  # a card that others wrote, or none
         return []
     whisper = {hub: code for code, hub in HUB_CODES.items()}
+    whisper["false"] = "no"  # what YAML makes of Norwegian without quotes
     codes = [
         str(code).lower().partition("-")[0]
-        for code in ([named] if isinstance(named, str) else named)
+        for code in (named if isinstance(named, list) else [named])
     ]
     codes = [whisper.get(code, code) for code in codes]
     return [code for code in dict.fromkeys(codes) if code in languages.TABLE]

@@ -72,8 +72,9 @@ class Pages:
             alone: Whether the hub's repository is the expert's, not the system's.
         """
         home = self.folder / self.what["experts"][name]
-        kind = "expert" if name in self._codes else self.what["type"]
-        codes = [name] if kind == "expert" else self._codes
+        kind, codes = self.what["type"], self._codes
+        if kind != "single":
+            kind, codes = "expert", [name]
         place, subfolder = self.repo_id or "/".join(home.resolve().parts[-3:]), ""
         if self.repo_id and not alone:
             subfolder = f"experts/{name}"

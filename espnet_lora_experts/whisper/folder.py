@@ -118,6 +118,7 @@ def load_system(
     path, what = source.folder, source.what
     check_type(what["type"], path)
     backbone = source.find_backbone(backbone)
+    what["backbone"]["sha256"] = backbone.sha256  # an adapter of others lacks it
     experts = what.get("experts", {})  # vanilla does not say that it has none
     for expert in set(backbone.bank.names) & set(experts):
         backbone.bank.drop(expert)

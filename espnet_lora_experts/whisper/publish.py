@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import huggingface_hub
 
@@ -138,7 +138,7 @@ def push(
 
 def _is_old(path: str, files: dict[str, Path | bytes]) -> bool:
     """Whether a file in the repository is of an earlier upload of another kind."""
-    return path not in files and PurePosixPath(path).as_posix().startswith(OURS)
+    return path not in files and path.startswith(OURS)
 
 
 def size(source: Path | bytes) -> int:

@@ -10,10 +10,13 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub
 
+from espnet_lora_experts.experts.adapter import CONFIG
+from espnet_lora_experts.whisper.description import DESCRIPTION
 from espnet_lora_experts.whisper.packages import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -21,7 +24,9 @@ logger = logging.getLogger(__name__)
 HUB_TIMEOUT = 4.0  # seconds until a silent hub counts as unreachable
 PATTERNS = ("*.safetensors", "*.json", "*.md", "*.txt")
 """What a system or an adapter consists of: no pickle, which may run code, no log."""
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+MARKS = (DESCRIPTION, CONFIG)
+"""Which files say that it is one."""
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 
 
 def fetch(name: str) -> Path:
@@ -36,13 +41,14 @@ def fetch(name: str) -> Path:
     Raises:
         FileNotFoundError: Neither the hub nor the cache has it; the message lists
             what was tried.
+        ValueError: The repository holds something else, which is not downloaded.
     """
     tried = [f"local folder: {name} does not exist"]
     if not HUB_ID.fullmatch(name):
         tried.append("hub: a hub id looks like user/name or user/name@revision")
     else:
         repo_id, _, revision = name.partition("@")
-        for source in (download, cached):
+        for source in (partial(download, marks=MARKS), cached):
             try:
                 return source(repo_id, PATTERNS, revision or None)
             except Unavailable as reason:
@@ -74,16 +80,25 @@ def cached(repo_id: str, patterns: Sequence[str], revision: str | None = None) -
 
 
 def download(
-    repo_id: str, patterns: Sequence[str], revision: str | None = None
+    repo_id: str,
+    patterns: Sequence[str],
+    revision: str | None = None,
+    marks: Sequence[str] = (),
 ) -> Path:
     """Downloads what a snapshot still lacks.
 
     Raises:
         Unavailable: The hub is not to be used, silent, or without such a repository.
+        ValueError: The repository has none of the files of ``marks``.
     """
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         raise Unavailable("hub: HF_HUB_OFFLINE is set")
-    _probe(repo_id, revision)
+    names = _probe(repo_id, revision)
+    if marks and names.isdisjoint(marks):
+        raise ValueError(
+            f"{repo_id} must be a repository with {' or '.join(marks)}, but has "
+            f"{sorted(names)[:9]}; a Whisper by itself goes to Speech2Text.vanilla"
+        )
     logger.info("downloading %s from the hub, where it is new", repo_id)
     try:
         folder = huggingface_hub.snapshot_download(
@@ -96,14 +111,16 @@ def download(
     return Path(folder)
 
 
-def _probe(repo_id: str, revision: str | None) -> None:
-    """Ask the hub for the model; a thread, because a name server may hang as well."""
+def _probe(repo_id: str, revision: str | None) -> set[str]:
+    """The files of a repository; in a thread, because a name server may hang."""
     errors: list[Exception] = []
+    names: set[str] = set()
 
     def ask() -> None:
         try:
             api = huggingface_hub.HfApi()
-            api.model_info(repo_id, revision=revision, timeout=HUB_TIMEOUT)
+            info = api.model_info(repo_id, revision=revision, timeout=HUB_TIMEOUT)
+            names.update(file.rfilename for file in info.siblings or ())
         except Exception as error:  # noqa: BLE001 (handed to the caller)
             errors.append(error)
 
@@ -114,6 +131,7 @@ def _probe(repo_id: str, revision: str | None) -> None:
         raise Unavailable(f"hub: no answer in {HUB_TIMEOUT:g} seconds")
     if errors:
         raise Unavailable(f"hub: {one_line(errors[0])}") from errors[0]
+    return names
 
 
 def one_line(error: Exception) -> str:

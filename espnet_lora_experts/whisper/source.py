@@ -93,7 +93,13 @@ def find(name: str | os.PathLike, languages: Sequence[str] | None = None) -> Sou
 
 def _describe(folder: Path, languages: Sequence[str] | None) -> dict[str, Any]:
     """A system's description; that of a bare adapter is made here."""
-    if (folder / DESCRIPTION).is_file() or not (folder / CONFIG).is_file():
+    system = (folder / DESCRIPTION).is_file()
+    if not system and (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} must be a system's folder, but is a Whisper by itself; give it "
+            "to Speech2Text.vanilla as a backbone"
+        )
+    if system or not (folder / CONFIG).is_file():
         return read_description(folder)
     codes = [get(code).code for code in languages or languages_of(folder)]
     if not codes:

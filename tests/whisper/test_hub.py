@@ -22,6 +22,10 @@ def load(folder):
     return WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
 
 
+def model_info(self, name, **kwargs):
+    return huggingface_hub.hf_api.ModelInfo(id=name)
+
+
 def no_download(*args, **kwargs):
     raise AssertionError("nothing may be downloaded here")
 
@@ -160,7 +164,7 @@ def test_reachable_hub_fetches_only_what_is_needed(local, monkeypatch):
         return str(local)
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kw: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert resolve("nobody/whisper-unknown") == local
     assert asked == [("nobody/whisper-unknown", hub.PATTERNS)]
@@ -185,7 +189,7 @@ def test_hub_that_answers_but_does_not_download(
         raise OSError("not cached") if local_files_only else error
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kw: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     reason = f"{type(error).__name__}: {error}"
     assert resolve(NAME, download_dir) == tmp_path / "cache" / "tests--whisper-random"
