@@ -17,6 +17,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from tqdm import tqdm
+
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper.card import update_cards
 from espnet_lora_experts.whisper.description import DESCRIPTION, read_json
@@ -48,18 +50,19 @@ def main(cmd=None) -> None:
     if args.dry_run:
         list_files(args.folder, args.repo_id)
         return
-    results = read_results(args.folder, args.results)
     contents(args.folder)  # what cannot go up is an error before cards change
+    results = read_results(args.folder, args.results)
     update_cards(args.folder, results, args.repo_id, args.license)
     print(push(args.folder, args.repo_id, args.private, message=args.message))
 
 
 def list_files(folder: Path, repo_id: str) -> None:
-    """Prints each file's size in MB and its path in the repository."""
+    """Prints each file's size in bytes and its path in the repository."""
     sizes = {path: size(source) for path, source in sorted(contents(folder).items())}
     for path, count in sizes.items():
-        print(f"{count / 1e6:10.2f} MB  {repo_id}/{path}")
-    print(f"{sum(sizes.values()) / 1e6:10.2f} MB  {len(sizes)} files; nothing was sent")
+        print(f"{tqdm.format_sizeof(count):>6}  {repo_id}/{path}")
+    total = tqdm.format_sizeof(sum(sizes.values()))
+    print(f"{total:>6}  {len(sizes)} files; nothing was sent")
 
 
 def read_results(folder: Path, path: Path | None) -> dict | None:

@@ -32,6 +32,11 @@ def read_description(folder: str | os.PathLike) -> dict[str, Any]:
             f"{path} must say its {', '.join(lacking)}, but does not; train the system "
             "or copy its folder again"
         )
+    _check_kinds(what, path)
+    return what
+
+
+def _check_kinds(what: Mapping[str, Any], path: Path) -> None:
     backbone, experts = what["backbone"], what.get("experts", {})
     for key, content, kind in (
         ("languages", what["languages"], list),
@@ -47,7 +52,6 @@ def read_description(folder: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(
             f"backbone in {path} must have a name and a sha256, but got {backbone}"
         )
-    return what
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_a_dry_run_lists_what_would_go_up(folder, capsys):
         *(f"me/mono/experts/ru/{name}" for name in adapter),
         "me/mono/system.json",
     ]
-    assert total.endswith("MB  8 files; nothing was sent")
+    assert total.endswith("  8 files; nothing was sent")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
