@@ -13,7 +13,7 @@ import yaml
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 
 CONFIG = "config.yaml"
-VOCABULARY = re.compile(r"^token_list:\n(?:[- ].*\n)*", re.MULTILINE)
+VOCABULARY = re.compile(r"^token_list:\n(?:(?!\w).*\n)*", re.MULTILINE)
 OPTIONS = ("optim", "optim_conf", "scheduler", "scheduler_conf", "batch_bins", "seed")
 DATA = "train_data_path_and_name_and_type"
 

@@ -124,7 +124,15 @@ def load_system(
         backbone.bank.drop(expert)
     for expert, place in experts.items():
         load_expert(backbone.bank, expert, path / place, backbone.sha256)
-    return backbone, _build(backbone, what, path).eval(), what
+    try:
+        system = _build(backbone, what, path)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path / DESCRIPTION} must say all that a system of type {what['type']} "
+            f"needs and no more, but got {type(error).__name__}: {error}; was it "
+            "written by another version?"
+        ) from error
+    return backbone, system.eval(), what
 
 
 def check_type(kind: str, folder: Path) -> None:

@@ -13,13 +13,9 @@ from pathlib import Path
 
 import huggingface_hub
 
-from espnet_lora_experts.experts.adapter import CONFIG
+from espnet_lora_experts.experts.adapter import CONFIG, read_config
 from espnet_lora_experts.experts.store import README, WEIGHTS, open_tensors
-from espnet_lora_experts.whisper.description import (
-    DESCRIPTION,
-    read_description,
-    read_json,
-)
+from espnet_lora_experts.whisper.description import DESCRIPTION, read_description
 from espnet_lora_experts.whisper.folder import FULL, MOLE_WEIGHTS, VANILLA, check_type
 from espnet_lora_experts.whisper.snapshot import HUB_ID, one_line
 
@@ -37,7 +33,8 @@ def contents(folder: str | os.PathLike) -> dict[str, Path | bytes]:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A broken file, or a system that has no weights of its own.
+        ValueError: A broken file, an adapter that cannot be an expert, or a system that
+            has no weights of its own.
     """
     folder = Path(folder)
     if (folder / CONFIG).is_file() and not (folder / DESCRIPTION).is_file():
@@ -77,7 +74,7 @@ def _system(folder: Path) -> dict[str, Path | bytes]:
 
 
 def _adapter(folder: Path) -> dict[str, Path | bytes]:
-    base = read_json(folder / CONFIG).get("base_model_name_or_path") or ""
+    base = read_config(folder).base_model_name_or_path or ""
     if not HUB_ID.fullmatch(base):
         logger.warning(
             f"{folder / CONFIG} should name its backbone by a hub id, which others can "

@@ -219,6 +219,24 @@ def test_type_that_is_no_system_is_named(tmp_path, backbone, kind, message):
         load_system(tmp_path, backbone)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("single", {"experts": {}}),
+        ("single", {"experts": {"ru": "experts/ru", "es": "experts/ru"}}),
+        ("mole", {"mole": {"merged_layers": 1, "new_option": 2}}),
+        ("mole", {"mole": None}),
+    ],
+)
+def test_description_that_does_not_fit_its_type_is_named(tmp_path, make, name, changes):
+    save_system(tmp_path, *make(name))
+    write_json(tmp_path / DESCRIPTION, read_description(tmp_path) | changes)
+    with pytest.raises(
+        ValueError, match=f"system.json must say all that .* {name} nee"
+    ):
+        load_system(tmp_path)
+
+
 @pytest.fixture
 def adapter(trio, make_whisper, tmp_path):
     """What plain PEFT saves: no hash, no expert's name, a card of PEFT's own."""

@@ -202,6 +202,9 @@ def test_what_is_not_whole_does_not_go_up(local_hub, save):
     weights.unlink()
     with pytest.raises(FileNotFoundError, match="ru/adapter_model.* must exist"):
         publish.push(folder, REPO)
+    (weights.parent / "adapter_config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="ru must be a PEFT adapter folder"):
+        publish.push(folder, REPO)
     assert REPO not in local_hub.repos
 
 
