@@ -211,7 +211,7 @@ def _fill(
 ) -> None:
     given = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
     trained_on = f"it was trained on {config.base_model_name_or_path or 'no name'}"
-    for key in parameters.keys() & given.keys():
+    for key in (key for key in parameters if key in given):
         width = 1 if "lora_A" in key else 0
         own, other = parameters[key].shape[width], given[key].shape[width:][:1]
         if other != (own,):
