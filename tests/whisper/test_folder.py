@@ -294,7 +294,7 @@ def test_an_adapter_without_a_backbone_takes_the_given_one(adapter, make_whisper
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = None
     write_json(folder / "adapter_config.json", config)
-    given = Backbone(make_whisper())
+    given = Backbone(make_whisper(), name="given")
     assert load_system(folder, given, ["es"])[0] is given
     with pytest.raises(ValueError, match="adapter must name its backbone .*give back"):
         load_system(folder, languages=["es"])

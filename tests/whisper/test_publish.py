@@ -163,7 +163,7 @@ def test_the_command_fills_the_cards_and_prints_where(local_hub, save, capsys):
 
 def test_only_what_a_system_needs_is_downloaded(local_hub, save):
     publish.push(save("single")[0], REPO)
-    local_hub.repos[REPO][-1] |= {"old.ckpt": b"", "evil.pkl": b"", "run.py": b""}
+    local_hub.repos[REPO][-1] |= {"old.ckpt": b"1", "evil.pkl": b"2", "run.py": b"3"}
     load_system(REPO)
     assert not {"old.ckpt", "evil.pkl", "run.py"} & set(local_hub.fetched)
     assert "system.json" in local_hub.fetched
