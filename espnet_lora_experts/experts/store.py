@@ -1,7 +1,8 @@
 """An expert on disk: a PEFT adapter folder, which plain ``peft`` loads as well.
 
 ``adapter_config.json`` and ``adapter_model.safetensors``, with the backbone's hash in
-the weights' metadata, so that an expert cannot end up in another Whisper unnoticed.
+the weights' metadata, so that an expert cannot end up in another Whisper unnoticed. A
+LoRA that others trained with PEFT loads as well, if it is a LoRA and nothing besides.
 """
 
 from __future__ import annotations
@@ -15,34 +16,22 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
-from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from espnet_lora_experts.experts.bank import TARGETS, ExpertBank
-from espnet_lora_experts.experts.layer import ExpertLinear
+from espnet_lora_experts.experts.adapter import (
+    CONFIG,
+    check_targets,
+    read_config,
+    some,
+)
+from espnet_lora_experts.experts.bank import ExpertBank
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
-UNSUPPORTED = {
-    "use_dora": "DoRA",
-    "modules_to_save": "modules_to_save",
-    "lora_bias": "a bias in B",
-    "layer_replication": "layer_replication",
-    "trainable_token_indices": "trainable_token_indices",
-    "megatron_config": "Megatron layers",
-    "target_parameters": "target_parameters",
-    "alora_invocation_tokens": "activated LoRA",
-    "arrow_config": "Arrow",
-    "use_qalora": "QALoRA",
-    "use_bdlora": "BD-LoRA",
-    "kasa_config": "KaSA",
-    "monteclora_config": "MonteCLoRA",
-    "velora_config": "VeLoRA",
-}
-KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")
-"""Values of ``init_lora_weights`` that leave the backbone's weights as they are."""
+PICKLE = "adapter_model.bin"
+README = "README.md"
 
 
 @contextmanager
@@ -122,6 +111,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return tensors, file.metadata() or {}
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; {} where there is no file."""
+    if not path.is_file():
+        return {}
+    with open_tensors(path) as file:
+        return file.metadata() or {}
+
+
 def save_expert(
     bank: ExpertBank,
     name: str,
@@ -134,7 +131,7 @@ def save_expert(
     Args:
         bank: Where it lives.
         name: Its name in the bank.
-        folder: Where to; an older expert there is replaced.
+        folder: Where to; an older expert there is replaced, but for its README.md.
         backbone: ``base_model_name_or_path`` for PEFT.
         metadata: Strings for the weights file, for example ``backbone_sha256``.
     """
@@ -145,6 +142,8 @@ def save_expert(
     with replacing(folder) as temp:
         config.save_pretrained(str(temp))
         write_tensors(temp / WEIGHTS, tensors, metadata)
+        if (readme := Path(folder, README)).is_file():
+            shutil.copy(readme, temp)
 
 
 def load_expert(
@@ -167,10 +166,10 @@ def load_expert(
             the bank's gate, a broken file, or a feature (DoRA, ``modules_to_save``,
             ...) that experts do not have.
     """
-    config = _read_config(Path(folder))
+    config = read_config(Path(folder))
     if config.target_modules:  # else PEFT's own choice for the model's type
-        _check_targets(bank, config, folder)
-    tensors, metadata = read_tensors(Path(folder) / WEIGHTS)
+        check_targets(bank, config, folder)
+    tensors, metadata = _read_weights(Path(folder))
     written_for = metadata.get("backbone_sha256")
     if backbone_sha256 and written_for and written_for != backbone_sha256:
         raise ValueError(
@@ -179,85 +178,59 @@ def load_expert(
         )
     bank.add(name, config)
     try:
-        _fill(dict(bank.parameters_of(name)), tensors, folder)
+        _fill(dict(bank.parameters_of(name)), tensors, folder, config)
     except ValueError:
         bank.drop(name)
         raise
 
 
-def _read_config(folder: Path) -> LoraConfig:
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} must be a PEFT adapter folder, but has no adapter_config.json"
-        )
-    try:
-        config = LoraConfig.from_pretrained(str(folder))
-    except (TypeError, ValueError) as error:  # ValueError: JSON
-        raise ValueError(f"{path} must be PEFT's LoRA config: {error}") from error
-    if not isinstance(config, LoraConfig):
-        raise ValueError(f"{path} must be of a LoRA, but got {config.peft_type}")
-    for field, what in UNSUPPORTED.items():
-        if getattr(config, field, None):
-            raise ValueError(
-                f"{folder} must be a plain LoRA, but uses {what} ({field}); merge it "
-                "into its backbone or train it again without"
-            )
-    if config.bias != "none":
-        raise ValueError(f"{folder} must have bias: none, but got {config.bias!r}")
-    if config.init_lora_weights not in KEEP_BASE:
-        raise ValueError(
-            f"{folder} must run on an unchanged backbone, but its init_lora_weights: "
-            f"{config.init_lora_weights} changed it; convert it with PEFT's "
-            "path_initial_model_for_weight_conversion"
-        )
-    config.inference_mode = False
-    config.init_lora_weights = True
-    return config
+def _read_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """An adapter's tensors and metadata; older PEFT wrote a pickle without the latter.
 
-
-def _check_targets(bank: ExpertBank, config: LoraConfig, folder) -> None:
-    """Raises where a target runs without the bank's gate.
-
-    Those are what is no linear layer, and the output layer, whose weight is the token
-    embedding's.
+    The pickle is read by torch's restricted unpickler, which runs no code.
     """
-    output = getattr(bank.model, "get_output_embeddings", lambda: None)()
-    inside = tuple(f"{key}." for key in bank.layers)
-    wrong = {
-        key
-        for key, module in bank.model.named_modules()
-        if (module is output or not isinstance(module, nn.Linear | ExpertLinear))
-        and not key.startswith(inside)
-        and check_target_module_exists(config, key)
-    }
-    if wrong:
+    path = folder / PICKLE
+    if not path.is_file() or (folder / WEIGHTS).is_file():
+        return read_tensors(folder / WEIGHTS)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True), {}
+    except Exception as error:  # a damaged file can end in any of them
         raise ValueError(
-            f"{folder} must target linear layers that run under the bank's gate, but "
-            f"got {_some(wrong)}; train it again with target_modules such as "
-            f"{', '.join(TARGETS)}"
-        )
+            f"{path} must hold tensors and nothing else, but does not "
+            f"({type(error).__name__}); download it again, or save the adapter anew "
+            "with a PEFT that writes safetensors"
+        ) from error
 
 
 @torch.no_grad()
-def _fill(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder):
+def _fill(
+    parameters: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    folder: str | os.PathLike,
+    config: LoraConfig,
+) -> None:
     given = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
+    trained_on = f"it was trained on {config.base_model_name_or_path or 'no name'}"
+    for key in (key for key in parameters if key in given):
+        width = 1 if "lora_A" in key else 0
+        own, other = parameters[key].shape[width], given[key].shape[width:][:1]
+        if other != (own,):
+            raise ValueError(
+                f"{folder} must be an expert of a backbone of this size, but {key} is "
+                f"{tuple(given[key].shape)} where the layer is {own} wide; "
+                f"{trained_on}, give that backbone"
+            )
     missing, unexpected = set(parameters) - set(given), set(given) - set(parameters)
     if missing or unexpected:
         raise ValueError(
-            f"{folder} must hold this backbone's LoRA, but lacks {_some(missing)} and "
-            f"has besides {_some(unexpected)}"
+            f"{folder} must hold this backbone's LoRA, but lacks {some(missing)} and "
+            f"has besides {some(unexpected)}; {trained_on}"
         )
     for key, parameter in parameters.items():
         if parameter.shape != given[key].shape:
             raise ValueError(
-                f"{folder}: {key} must be {tuple(parameter.shape)} for this backbone "
-                f"and adapter_config.json's r, but got {tuple(given[key].shape)}"
+                f"{folder}: {key} must be {tuple(parameter.shape)} for "
+                f"{CONFIG}'s r, but got {tuple(given[key].shape)}"
             )
     for key, parameter in parameters.items():
         parameter.copy_(given[key])
-
-
-def _some(keys: set[str]) -> str:
-    listed = ", ".join(sorted(keys)[:3]) or "nothing"
-    return f"{listed} and {len(keys) - 3} more" if len(keys) > 3 else listed

@@ -32,7 +32,26 @@ def read_description(folder: str | os.PathLike) -> dict[str, Any]:
             f"{path} must say its {', '.join(lacking)}, but does not; train the system "
             "or copy its folder again"
         )
+    _check_kinds(what, path)
     return what
+
+
+def _check_kinds(what: Mapping[str, Any], path: Path) -> None:
+    backbone, experts = what["backbone"], what.get("experts", {})
+    for key, content, kind in (
+        ("languages", what["languages"], list),
+        ("backbone", backbone, dict),
+        ("experts", experts, dict),
+    ):
+        values = content.values() if isinstance(content, dict) else content
+        if not isinstance(content, kind) or not all(isinstance(x, str) for x in values):
+            raise ValueError(
+                f"{key} in {path} must be a {kind.__name__} of text, but got {content}"
+            )
+    if not {"name", "sha256"} <= set(backbone):
+        raise ValueError(
+            f"backbone in {path} must have a name and a sha256, but got {backbone}"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -57,9 +76,13 @@ def write_description(folder: Path, what: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON whole or not at all; an equal file stays, with its date."""
+    """Writes JSON, see :func:`write_text`."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; an equal file stays, with its date."""
     temp = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
     temp.write_text(text, encoding="utf-8")

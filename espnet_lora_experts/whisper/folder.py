@@ -2,13 +2,14 @@
 
 ``system.json`` names the type, the languages, the backbone with its hash, and each
 expert's PEFT folder; ``mole.safetensors`` holds a MoLE's fusion and router; a fully
-fine-tuned Whisper is a whole backbone in ``backbone/``.
+fine-tuned Whisper is a whole backbone in ``backbone/``; each ``README.md`` is a model
+card. A PEFT adapter's folder by itself is a system of one expert.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from espnet_lora_experts.experts.store import (
 )
 from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.card import update_cards
 from espnet_lora_experts.whisper.description import (
     DESCRIPTION,
-    read_description,
     write_description,
 )
+from espnet_lora_experts.whisper.source import find
 from espnet_lora_experts.whisper.systems import Experts, MoLE, Single, System
 
 MOLE_WEIGHTS = "mole.safetensors"
@@ -64,7 +66,7 @@ def save_system(
     system: System,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a system's folder; each file or folder in it is whole or not there.
+    """Writes a system's folder with its model cards; each part is whole or not there.
 
     Args:
         folder: Where to; other files in it stay.
@@ -84,45 +86,57 @@ def save_system(
     if what["type"] == FULL:
         what["backbone"] = _save_backbone(backbone, folder / "backbone")
     write_description(folder, {**what, **(facts or {})})
+    update_cards(folder)
 
 
-def load_system(folder: str | os.PathLike, backbone: Backbone | None = None):
-    """Loads a system's folder.
+def load_system(
+    folder: str | os.PathLike,
+    backbone: Backbone | None = None,
+    languages: Sequence[str] | None = None,
+) -> tuple[Backbone, System, dict[str, Any]]:
+    """Loads a system's folder, or that of one PEFT adapter of Whisper.
 
     Args:
-        folder: As written by :func:`save_system`.
+        folder: As written by :func:`save_system`; a PEFT adapter; or the hub id of
+            either, ``user/name`` or ``user/name@revision``, see
+            :func:`~.snapshot.fetch`.
         backbone: Use this Whisper, if it is the right one, instead of loading another;
             experts of the same names in its bank are replaced.
+        languages: Of an adapter whose model card does not name them.
 
     Returns:
         ``(backbone, system, description)``.
 
     Raises:
-        FileNotFoundError: No ``system.json``, or an expert's folder is missing.
-        ValueError: A broken file, a type that is no system by itself, or the backbone
-            found is not the one the system was trained on.
+        FileNotFoundError: No ``system.json``, an expert's folder is missing, or neither
+            the hub nor its cache has the hub id.
+        ValueError: A broken file, a type that is no system by itself, an adapter that
+            cannot be an expert, or the backbone found is not the one the system was
+            trained on.
     """
-    folder = Path(folder)
-    what = read_description(folder)
-    _check_type(what["type"], folder)
-    name, sha256 = what["backbone"]["name"], what["backbone"]["sha256"]
-    if backbone is None or backbone.sha256 != sha256:
-        inside = folder / name
-        backbone = Backbone.from_pretrained(str(inside if inside.is_dir() else name))
-    if backbone.sha256 != sha256:
-        raise ValueError(
-            f"{folder} must run on the backbone {sha256[:12]} ({name}), but the one "
-            f"found is {backbone.sha256[:12]}; give the Whisper it was trained on"
-        )
+    source = find(folder, languages)
+    path, what = source.folder, source.what
+    check_type(what["type"], path)
+    backbone = source.find_backbone(backbone)
+    what["backbone"]["sha256"] = backbone.sha256  # an adapter of others lacks it
     experts = what.get("experts", {})  # vanilla does not say that it has none
     for expert in set(backbone.bank.names) & set(experts):
         backbone.bank.drop(expert)
-    for expert, path in experts.items():
-        load_expert(backbone.bank, expert, folder / path, sha256)
-    return backbone, _build(backbone, what, folder).eval(), what
+    for expert, place in experts.items():
+        load_expert(backbone.bank, expert, path / place, backbone.sha256)
+    try:
+        system = _build(backbone, what, path)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path / DESCRIPTION} must say all that a system of type {what['type']} "
+            f"needs and no more, but got {type(error).__name__}: {error}; was it "
+            "written by another version?"
+        ) from error
+    return backbone, system.eval(), what
 
 
-def _check_type(kind: str, folder: Path) -> None:
+def check_type(kind: str, folder: Path) -> None:
+    """Raises ValueError where a folder's type is no system by itself."""
     if kind == TWO_PASS:
         raise ValueError(
             f"{folder} must be a system by itself, but {TWO_PASS} is two of them; load "
@@ -170,4 +184,8 @@ def _save_backbone(backbone: Backbone, folder: Path) -> dict[str, str]:
         backbone.hf.save_pretrained(temp)
         for file in temp.glob("*.safetensors"):
             follow_umask(file)
-    return {"name": folder.name, "sha256": hub.weights_sha256(backbone.hf)}
+    return {
+        "name": folder.name,
+        "sha256": hub.weights_sha256(backbone.hf),
+        "base": backbone.name,
+    }

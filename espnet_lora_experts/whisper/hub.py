@@ -2,29 +2,27 @@
 
 ``resolve`` asks, in this order: the path itself, Hugging Face's cache, our own cache
 of what was converted, the hub, the packages of :mod:`.packages`. What is cached needs
-no network; an unreachable hub is noticed in ``HUB_TIMEOUT`` seconds.
+no network; an unreachable hub is noticed in seconds, see :mod:`.snapshot`.
 """
 
 import hashlib
 import logging
 import os
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import huggingface_hub
 import torch
 from filelock import FileLock
 
 from espnet_lora_experts.experts.store import replacing
+from espnet_lora_experts.whisper import snapshot
 from espnet_lora_experts.whisper.convert_local import content_hash, convert, is_foreign
 from espnet_lora_experts.whisper.description import read_json
 from espnet_lora_experts.whisper.packages import FALLBACKS, Unavailable, build
 
 logger = logging.getLogger(__name__)
 
-HUB_TIMEOUT = 4.0  # seconds until a silent hub counts as unreachable
 CACHE_VARIABLE = "ESPNET_LORA_EXPERTS_CACHE"
 # Not "*.safetensors": some repositories hold the same weights twice.
 PATTERNS = ["*.json", "*.txt", "model.safetensors", "model-*.safetensors"]
@@ -129,13 +127,7 @@ def _check_folder(folder: Path) -> Path:
 
 
 def _hub_cache(name: str, download_dir: Path | None) -> Path:
-    try:
-        snapshot = huggingface_hub.snapshot_download(
-            name, allow_patterns=PATTERNS, local_files_only=True
-        )
-    except (OSError, ValueError) as error:
-        raise Unavailable("hub cache: no complete snapshot") from error
-    folder = Path(snapshot)
+    folder = snapshot.cached(name, PATTERNS)
     lacking = missing_files(folder)
     if lacking:
         raise Unavailable(f"hub cache: the snapshot lacks {', '.join(lacking)}")
@@ -143,36 +135,7 @@ def _hub_cache(name: str, download_dir: Path | None) -> Path:
 
 
 def _hub(name: str, download_dir: Path | None) -> Path:
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise Unavailable("hub: HF_HUB_OFFLINE is set")
-    _probe_hub(name)
-    logger.info("downloading %s from the hub", name)
-    try:
-        folder = huggingface_hub.snapshot_download(name, allow_patterns=PATTERNS)
-    except Exception as error:  # noqa: BLE001 (of the system, of httpx or of hf_xet)
-        reason = _one_line(error)
-        logger.warning("%s must download from the hub, but: %s", name, reason)
-        raise Unavailable(f"hub: no download, {reason}") from error
-    return _check_folder(Path(folder))
-
-
-def _probe_hub(name: str) -> None:
-    """Ask the hub for the model; a thread, because a name server may hang as well."""
-    errors: list[Exception] = []
-
-    def ask() -> None:
-        try:
-            huggingface_hub.HfApi().model_info(name, timeout=HUB_TIMEOUT)
-        except Exception as error:  # noqa: BLE001 (handed to the caller)
-            errors.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT)
-    if thread.is_alive():
-        raise Unavailable(f"hub: no answer in {HUB_TIMEOUT:g} seconds")
-    if errors:
-        raise Unavailable(f"hub: {_one_line(errors[0])}") from errors[0]
+    return _check_folder(snapshot.download(name, PATTERNS))
 
 
 def _own_cache(name: str, download_dir: Path | None) -> Path:
@@ -210,7 +173,3 @@ def _cache_folder(name: str) -> Path:
     default = Path.home() / ".cache" / "espnet_lora_experts"
     cache = Path(os.environ.get(CACHE_VARIABLE) or default).expanduser()
     return cache / name.replace("/", "--")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from espnet_lora_experts.experts.bank import lora_config
 from espnet_lora_experts.experts.gate import everywhere
 from espnet_lora_experts.experts.store import (
+    PICKLE,
     WEIGHTS,
     load_expert,
     read_tensors,
@@ -57,20 +58,140 @@ def test_our_folder_loads_in_plain_peft(trio, make_whisper, tmp_path):
         {"lora_alpha": 16, "use_rslora": True},
         {"target_modules": ["q_proj", "v_proj"], "lora_alpha": 32},
         {"target_modules": r".*decoder.*\.fc1"},
+        {"target_modules": "all-linear"},
+        {"target_modules": ["model.encoder.layers.0.fc1", "layers.1.fc2"]},
+        {"layers_to_transform": [1], "layers_pattern": "layers"},
+        {"exclude_modules": r".*encoder_attn.*"},
         {"rank_pattern": {"fc1": 3}, "alpha_pattern": {"q_proj": 9}},
+        {
+            "rank_pattern": {r"^model\.decoder.*fc1": 2},
+            "alpha_pattern": {r"layers\.1\..*q_proj": 3},
+            "use_rslora": True,
+        },
+        {"task_type": "SEQ_2_SEQ_LM", "lora_dropout": 0.5},
+        {"fan_in_fan_out": True},
+        {"init_lora_weights": "gaussian"},
     ],
-    ids=["plain", "rslora", "q and v", "regex", "patterns"],
+    ids=lambda options: " ".join(options) or "plain",
 )
 def test_pefts_folder_loads_here(make_whisper, tmp_path, options):
-    config = {"r": 4, "target_modules": ["q_proj", "out_proj", "fc1"]} | options
-    torch.manual_seed(0)
-    config = LoraConfig(**config, lora_dropout=0.1, init_lora_weights=False)
-    plain = get_peft_model(make_whisper(), config).eval()
+    plain = trained_by_peft(make_whisper(), **options)
     plain.save_pretrained(tmp_path)
     backbone = Backbone(make_whisper(), sha256=HASH)
     load_expert(backbone.bank, "any", tmp_path, HASH)
+    expected = logits(plain.base_model)  # with a task_type, plain is for text only
+    torch.testing.assert_close(gated_logits(backbone, "any"), expected)
+    assert not torch.allclose(logits(make_whisper()), expected)
+
+
+def trained_by_peft(whisper, **options):
+    """A LoRA after a few steps of plain PEFT on random speech."""
+    config = {"r": 4, "target_modules": ["q_proj", "out_proj", "fc1"]}
+    config |= {"lora_dropout": 0.1} | options
+    torch.manual_seed(0)
+    plain = get_peft_model(whisper, LoraConfig(**config)).train()
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.1)
+    mel_BMT, ids_BU = torch.randn(2, 80, 200), torch.randint(256, (2, 6))
+    for _ in range(3):
+        plain.base_model(input_features=mel_BMT, labels=ids_BU).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return plain.eval()
+
+
+def test_all_linear_that_was_never_resolved_loads_beside_others(
+    trio, make_whisper, tmp_path
+):
+    """PEFT writes the layers' names there, a config by hand may not."""
+    plain = trained_by_peft(make_whisper(), target_modules="all-linear")
+    plain.save_pretrained(tmp_path)
+    edit_config(target_modules="all-linear")(tmp_path)
+    load_expert(trio.bank, "any", tmp_path)
+    torch.testing.assert_close(gated_logits(trio, "any"), logits(plain))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_load(make_whisper, tmp_path, dtype):
+    """As adapters of a quantized or half precision backbone are saved."""
+    plain = trained_by_peft(make_whisper())
+    plain.save_pretrained(tmp_path)
+    tensors = {key: x.to(dtype) for key, x in load_file(tmp_path / WEIGHTS).items()}
+    save_file(tensors, tmp_path / WEIGHTS)
+    backbone = Backbone(make_whisper())
+    load_expert(backbone.bank, "any", tmp_path)
+    for key, parameter in backbone.bank.parameters_of("any"):
+        assert parameter.dtype == torch.float32
+        assert torch.equal(parameter, tensors[f"base_model.model.{key}"].float())
+
+
+def test_keys_without_pefts_prefix_load(make_whisper, tmp_path):
+    plain = trained_by_peft(make_whisper())
+    plain.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    bare = {key.removeprefix("base_model.model."): x for key, x in tensors.items()}
+    save_file(bare, tmp_path / WEIGHTS)
+    backbone = Backbone(make_whisper())
+    load_expert(backbone.bank, "any", tmp_path)
     torch.testing.assert_close(gated_logits(backbone, "any"), logits(plain))
-    assert not torch.allclose(logits(make_whisper()), logits(plain))
+
+
+def test_a_pickle_of_older_peft_loads_and_runs_no_code(make_whisper, tmp_path):
+    plain = trained_by_peft(make_whisper())
+    plain.save_pretrained(tmp_path, safe_serialization=False)
+    assert not (tmp_path / WEIGHTS).exists()
+    backbone = Backbone(make_whisper())
+    load_expert(backbone.bank, "any", tmp_path)
+    torch.testing.assert_close(gated_logits(backbone, "any"), logits(plain))
+    torch.save({"x": Evil(tmp_path / "ran")}, tmp_path / PICKLE)
+    with pytest.raises(ValueError, match=f"^{tmp_path / PICKLE} must hold tensors and"):
+        load_expert(backbone.bank, "evil", tmp_path)
+    assert not (tmp_path / "ran").exists()
+    assert backbone.bank.names == ["any"]
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d_model": 32}, r"size, but .* is \(4, 32\) where the layer is 16 wide; "),
+        ({"encoder_ffn_dim": 48}, r"fc1.lora_B.weight is \(48, 4\) where .* 24 wide; "),
+        ({"decoder_layers": 3}, r"LoRA, but lacks nothing and has besides .*layers\.2"),
+        (
+            {"encoder_layers": 1},
+            r"LoRA, but lacks .*encoder\.layers\.1.* besides nothing",
+        ),
+    ],
+    ids=lambda changes: " ".join(changes) if isinstance(changes, dict) else "",
+)
+def test_an_expert_of_another_size_names_what_it_was_trained_on(
+    trio, make_whisper, tmp_path, changes, message
+):
+    plain = trained_by_peft(make_whisper(**changes))
+    plain.save_pretrained(tmp_path)
+    edit_config(base_model_name_or_path="openai/whisper-small")(tmp_path)
+    with pytest.raises(ValueError, match=f"{message}.*trained on openai/whisper-small"):
+        load_expert(trio.bank, "any", tmp_path)
+    assert trio.bank.names == ["es", "ru", "ja"]
+
+
+def test_two_experts_of_one_name_are_an_error(bank, folder):
+    with pytest.raises(ValueError, match=r"must be new, but got 'es'; has: \['es'"):
+        load_expert(bank, "es", folder)
+
+
+def test_saving_again_keeps_the_readme(bank, folder):
+    (folder / "README.md").write_text("mine")
+    (folder / "old.txt").write_text("old")
+    save_expert(bank, "ru", folder)
+    assert (folder / "README.md").read_text() == "mine"
+    assert not (folder / "old.txt").exists()
 
 
 def test_saved_and_loaded_is_the_same_bits(bank, folder):
@@ -199,6 +320,11 @@ BROKEN = {
         edit_weights(lambda tensors: tensors.update(extra=torch.ones(1))),
         ValueError,
         "lacks nothing and has besides extra",
+    ),
+    "unknown method": (
+        edit_config(peft_type="NEW"),
+        ValueError,
+        "es/adapter_config.json must be PEFT's LoRA config: 'NEW'",
     ),
     "DoRA": (edit_config(use_dora=True), ValueError, "es .*but uses DoRA"),
     "modules_to_save": (

@@ -1,16 +1,21 @@
 """Small models, as tensors, as a folder and in packages, without any network."""
 
+import base64
 import hashlib
 import io
+import json
 import re
 import struct
 import tarfile
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from espnet_lora_experts.whisper import hub, packages
@@ -204,3 +209,126 @@ def ggml_tensor(name, tensor, ftype):
     head = struct.pack(f"<3i{len(shape)}i", len(shape), len(name), ftype, *shape[::-1])
     data = tensor.numpy().astype("<f2" if ftype else "<f4").tobytes()
     return head + name.encode() + data
+
+
+class LocalHub(ThreadingHTTPServer):
+    """Speaks what the hub's client needs to make, fill, list and fetch a repository.
+
+    Attributes:
+        repos: Of each repository the commits, each a dict of its files' bytes.
+        visibility: Of each repository that was made.
+        fetched: Paths of the files that were downloaded.
+    """
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), LocalHubHandler)
+        self.repos, self.visibility, self.fetched = {}, {}, []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def put(self, repo_id, files):
+        """Adds a commit that holds these files only."""
+        self.repos.setdefault(repo_id, []).append(files)
+
+
+class LocalHubHandler(BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        api, repo_id, what, revision, path = self.parts()
+        commits = self.server.repos.get(repo_id)
+        if commits is None:
+            return self.answer(404, headers={"X-Error-Code": "RepoNotFound"})
+        try:
+            n = len(commits) - 1 if revision in ("", "main") else int(revision, 16)
+            files = commits[n]
+        except (ValueError, IndexError):
+            return self.answer(404, headers={"X-Error-Code": "RevisionNotFound"})
+        sha = f"{n:040x}"
+        if not api:
+            if self.command == "GET":
+                self.server.fetched.append(path)
+            etag = hashlib.sha1(files[path]).hexdigest()
+            headers = {"X-Repo-Commit": sha, "ETag": f'"{etag}"'}
+            return self.answer(200, files[path], headers)
+        if what == "tree":
+            rows = [
+                {"type": "file", "path": path, "size": len(data)}
+                | {"oid": hashlib.sha1(data).hexdigest()}
+                for path, data in files.items()
+            ]
+            return self.answer(200, rows)
+        siblings = [{"rfilename": path} for path in files]
+        return self.answer(200, {"id": repo_id, "sha": sha, "siblings": siblings})
+
+    do_HEAD = do_GET
+
+    def do_POST(self):
+        _, repo_id, what, _, _ = self.parts()
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/api/validate-yaml":
+            card = json.loads(body)["content"]
+            assert isinstance(yaml.safe_load(card.split("---\n")[1]), dict)
+            return self.answer(200, {})
+        if self.path == "/api/repos/create":
+            asked = json.loads(body)
+            repo_id = f"{asked['organization']}/{asked['name']}"
+            if self.headers["Authorization"] != "Bearer hf_writer":
+                return self.answer(403, {"error": "you may not write there"})
+            self.server.visibility.setdefault(repo_id, asked["visibility"])
+            self.server.repos.setdefault(repo_id, [{}])
+            return self.answer(200, {"url": f"{self.server.url}/{repo_id}"})
+        if what == "preupload":
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in json.loads(body)["files"]
+            ]
+            return self.answer(200, {"files": files})
+        commits = self.server.repos[repo_id]
+        files = dict(commits[-1])
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                content = base64.b64decode(line["value"]["content"])
+                files[line["value"]["path"]] = content
+            elif line["key"] == "deletedFile":
+                del files[line["value"]["path"]]
+        commits.append(files)
+        sha = f"{len(commits) - 1:040x}"
+        url = f"{self.server.url}/{repo_id}/commit/{sha}"
+        return self.answer(200, {"success": True, "commitOid": sha, "commitUrl": url})
+
+    def parts(self):
+        """Whether it is the API, repository, what is asked, revision, path."""
+        path = self.path.partition("?")[0].strip("/")
+        api = path.startswith("api/models/")
+        names = path.removeprefix("api/models/").split("/", 4)
+        user, repo, what, revision, file = (names + [""] * 5)[:5]
+        return api, f"{user}/{repo}", what, revision, file
+
+    def answer(self, status, content=b"", headers=None):
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        headers = {"Content-Length": len(data), **(headers or {})}
+        for name, value in headers.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+@pytest.fixture
+def local_hub(offline, monkeypatch):
+    """A hub of this machine that the hub's client really talks to."""
+    server = LocalHub()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    constants = huggingface_hub.constants
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    template = template.replace(constants.ENDPOINT, server.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -12,7 +12,8 @@ from espnet_lora_experts.whisper.description import (
     write_json,
 )
 
-WHAT = {"type": "full", "languages": ["es"], "backbone": {"name": "a", "sha256": "b"}}
+BACKBONE = {"name": "a", "sha256": "b"}
+WHAT = {"type": "full", "languages": ["es"], "backbone": BACKBONE}
 
 
 def test_description_comes_back_from_a_folder_that_was_not_there(tmp_path):
@@ -39,6 +40,23 @@ def test_broken_json_is_named(tmp_path, content):
 def test_what_every_system_says_is_required(tmp_path, key):
     write_description(tmp_path, {k: v for k, v in WHAT.items() if k != key})
     with pytest.raises(ValueError, match=f"system.json must say its {key}, but does"):
+        read_description(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"languages": "es"}, "languages in .* must be a list of text, but got es"),
+        ({"languages": [7]}, r"languages in .* must be a list of text, but got \[7\]"),
+        ({"backbone": "tiny"}, "backbone in .* must be a dict of text, but got tiny"),
+        ({"backbone": {"name": "a"}}, "backbone in .* must have a name and a sha256"),
+        ({"experts": ["es"]}, "experts in .* must be a dict of text"),
+        ({"experts": {"es": None}}, "experts in .* must be a dict of text"),
+    ],
+)
+def test_what_is_not_as_every_system_writes_it_is_named(tmp_path, changes, message):
+    write_description(tmp_path, WHAT | changes)
+    with pytest.raises(ValueError, match=message):
         read_description(tmp_path)
 
 

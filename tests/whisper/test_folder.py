@@ -1,9 +1,12 @@
 """A system comes back from its folder as it went, on its own backbone only."""
 
+import json
 import os
 
+import huggingface_hub
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import (
@@ -214,3 +217,172 @@ def test_type_that_is_no_system_is_named(tmp_path, backbone, kind, message):
     described(tmp_path, backbone, kind)
     with pytest.raises(ValueError, match=message):
         load_system(tmp_path, backbone)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("single", {"experts": {}}),
+        ("single", {"experts": {"ru": "experts/ru", "es": "experts/ru"}}),
+        ("mole", {"mole": {"merged_layers": 1, "new_option": 2}}),
+        ("mole", {"mole": None}),
+    ],
+)
+def test_description_that_does_not_fit_its_type_is_named(tmp_path, make, name, changes):
+    save_system(tmp_path, *make(name))
+    write_json(tmp_path / DESCRIPTION, read_description(tmp_path) | changes)
+    with pytest.raises(
+        ValueError, match=f"system.json must say all that .* {name} nee"
+    ):
+        load_system(tmp_path)
+
+
+@pytest.fixture
+def adapter(trio, make_whisper, tmp_path):
+    """What plain PEFT saves: no hash, no expert's name, a card of PEFT's own."""
+    config = LoraConfig(r=2, target_modules=["fc1"], init_lora_weights=False)
+    plain = get_peft_model(make_whisper(), config).eval()
+    plain.peft_config["default"].base_model_name_or_path = trio.name
+    plain.save_pretrained(tmp_path / "adapter")
+    assert "library_name: peft" in (tmp_path / "adapter" / "README.md").read_text()
+    return tmp_path / "adapter", plain
+
+
+def test_an_adapter_of_plain_peft_is_a_system(adapter, mel):
+    folder, plain = adapter
+    peft = Backbone(plain.get_base_model())  # its layers are PEFT's, without a gate
+    backbone, system, what = load_system(folder, languages=["es"])
+    assert (system.expert, system.languages) == ("es", ["es"])
+    assert what["backbone"]["sha256"] == backbone.sha256
+    torch.testing.assert_close(
+        logits(backbone, system, mel), logits(peft, System(["es"]), mel)
+    )
+
+
+def test_an_adapter_in_many_languages_has_a_name_of_its_own(adapter):
+    _, system, _ = load_system(adapter[0], languages=["es", "ru"])
+    assert (system.expert, system.languages) == ("adapter", ["es", "ru"])
+
+
+def test_the_card_of_an_adapter_names_its_languages(adapter):
+    folder, _ = adapter
+    with pytest.raises(
+        ValueError, match=r"adapter must name its languages .*\[\"es\"\]"
+    ):
+        load_system(folder)
+    with pytest.raises(ValueError, match="got 'klingon'"):
+        load_system(folder, languages=["klingon"])
+    card = (folder / "README.md").read_text()
+    card = card.replace("library_name", "language: [ja, ru]\nlibrary_name", 1)
+    (folder / "README.md").write_text(card)
+    assert load_system(folder)[1].languages == ["ja", "ru"]
+
+
+def test_an_adapter_runs_on_the_whisper_that_it_names(adapter, trio, make_whisper):
+    folder, _ = adapter
+    same = Backbone(make_whisper(), name="elsewhere")
+    assert load_system(folder, same, ["es"])[0] is same  # by its weights
+    assert load_system(folder, trio, ["fr"])[0] is trio  # by its name
+    other = Backbone(make_whisper(2), name="other")
+    loaded, _, _ = load_system(folder, other, ["es"])
+    assert loaded.sha256 == same.sha256 != other.sha256
+    assert other.bank.names == []
+
+
+def test_an_adapter_without_a_backbone_takes_the_given_one(adapter, make_whisper):
+    folder, _ = adapter
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = None
+    write_json(folder / "adapter_config.json", config)
+    given = Backbone(make_whisper(), name="given")
+    assert load_system(folder, given, ["es"])[0] is given
+    with pytest.raises(ValueError, match="adapter must name its backbone .*give back"):
+        load_system(folder, languages=["es"])
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """Lays a folder into Hugging Face's cache as a repository; the hub is off."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+
+    def lay(folder, repo_id):
+        repo = cache / f"models--{repo_id.replace('/', '--')}"
+        (repo / "refs").mkdir(parents=True)
+        (repo / "refs" / "main").write_text("0" * 40)
+        (repo / "snapshots").mkdir()
+        return folder.rename(repo / "snapshots" / ("0" * 40))
+
+    return lay
+
+
+def test_a_cached_hub_id_loads_offline(tmp_path, make, cached, mel, langs):
+    backbone, system = make("mole")
+    backbone.name = "nobody/whisper"
+    save_system(tmp_path / "mole", backbone, system)
+    expected = logits(backbone, system, mel)
+    cached(tmp_path / "mole", "me/mole")
+    for name in "me/mole", "me/mole@main", f"me/mole@{'0' * 40}":
+        loaded, again, _ = load_system(name, backbone)
+        assert torch.equal(logits(loaded, again, mel), expected)
+
+
+def test_a_hub_id_that_is_not_cached_is_told_offline(cached):
+    with pytest.raises(FileNotFoundError) as error:
+        load_system("me/unknown")
+    message = str(error.value)
+    assert message.startswith("me/unknown must be a system's folder, or a hub id that")
+    for part in (
+        "local folder: me/unknown does not exist",
+        "hub: HF_HUB_OFFLINE is set",
+        "hub cache: no complete snapshot",
+        "go online once, without HF_HUB_OFFLINE",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize("name", ["exp/lab/kd", "kd", "/exp/kd", "../kd", "me/kd@"])
+def test_a_path_that_is_no_hub_id_asks_no_hub(name, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    with pytest.raises(FileNotFoundError, match="a hub id looks like user/name"):
+        load_system(name)
+
+
+@pytest.mark.parametrize(
+    "outside", ["../../private", "/private", "~/private", "a/../.."]
+)
+def test_a_download_names_no_file_of_this_machine(
+    tmp_path, make, cached, make_whisper, outside
+):
+    save_system(tmp_path / "single", *make("single"))
+    what = read_description(tmp_path / "single")
+    write_json(tmp_path / "single" / DESCRIPTION, what | {"experts": {"ru": outside}})
+    folder = cached(tmp_path / "single", "me/paths")
+    with pytest.raises(ValueError, match="must name paths inside its repository"):
+        load_system("me/paths")
+    what["backbone"]["name"] = outside
+    write_json(folder / DESCRIPTION, what)
+    with pytest.raises(ValueError, match="must name its backbone by a hub id"):
+        load_system("me/paths")
+    given = Backbone(make_whisper())
+    assert load_system("me/paths", given)[0] is given
+
+
+def test_a_download_has_no_pickle(adapter, cached):
+    folder, _ = adapter
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    cached(folder, "me/pickle")
+    with pytest.raises(FileNotFoundError, match="pickles are not .*`hf download me/p"):
+        load_system("me/pickle", languages=["es"])
+
+
+def test_what_is_no_system_is_named(tmp_path, whisper_folder):
+    (tmp_path / "clip.wav").write_text("")
+    for path in tmp_path / "clip.wav", tmp_path:
+        with pytest.raises(
+            FileNotFoundError, match=f"{path} must be a system's folder"
+        ):
+            load_system(path)
+    with pytest.raises(ValueError, match="is a Whisper by itself; give it to Speech2T"):
+        load_system(whisper_folder)

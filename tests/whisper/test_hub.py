@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from espnet_lora_experts.whisper import convert_local, hub, packages
+from espnet_lora_experts.whisper import convert_local, hub, packages, snapshot
 from espnet_lora_experts.whisper.hub import resolve, weights_sha256
 from espnet_lora_experts.whisper.packages import Fallback
 
@@ -20,6 +20,10 @@ pytestmark = pytest.mark.usefixtures("offline")
 
 def load(folder):
     return WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+
+
+def model_info(self, name, **kwargs):
+    return huggingface_hub.hf_api.ModelInfo(id=name)
 
 
 def no_download(*args, **kwargs):
@@ -139,7 +143,7 @@ def test_unknown_name_lists_what_was_tried(monkeypatch):
 def test_silent_hub_is_given_up_in_time(monkeypatch):
     released = threading.Event()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "HUB_TIMEOUT", 0.1)
+    monkeypatch.setattr(snapshot, "HUB_TIMEOUT", 0.1)
     monkeypatch.setattr(
         huggingface_hub.HfApi, "model_info", lambda *args, **kw: released.wait(10)
     )
@@ -153,14 +157,14 @@ def test_silent_hub_is_given_up_in_time(monkeypatch):
 def test_reachable_hub_fetches_only_what_is_needed(local, monkeypatch):
     asked = []
 
-    def snapshot_download(name, allow_patterns, local_files_only=False):
+    def snapshot_download(name, allow_patterns, local_files_only=False, **kwargs):
         if local_files_only:
             raise FileNotFoundError("not cached")
         asked.append((name, allow_patterns))
         return str(local)
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kw: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert resolve("nobody/whisper-unknown") == local
     assert asked == [("nobody/whisper-unknown", hub.PATTERNS)]
@@ -181,11 +185,11 @@ def test_hub_that_answers_but_does_not_download(
 ):
     """As one that does not answer: the packages come next, and the reason is told."""
 
-    def snapshot_download(name, allow_patterns, local_files_only=False):
+    def snapshot_download(name, allow_patterns, local_files_only=False, **kwargs):
         raise OSError("not cached") if local_files_only else error
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kw: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     reason = f"{type(error).__name__}: {error}"
     assert resolve(NAME, download_dir) == tmp_path / "cache" / "tests--whisper-random"

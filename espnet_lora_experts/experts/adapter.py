@@ -1,0 +1,100 @@
+"""What may be an expert: the checks on a PEFT adapter's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import nn
+
+from espnet_lora_experts.experts.bank import TARGETS, ExpertBank
+from espnet_lora_experts.experts.layer import ExpertLinear
+
+CONFIG = "adapter_config.json"
+UNSUPPORTED = {
+    "use_dora": "DoRA",
+    "modules_to_save": "modules_to_save",
+    "lora_bias": "a bias in B",
+    "layer_replication": "layer_replication",
+    "trainable_token_indices": "trainable_token_indices",
+    "megatron_config": "Megatron layers",
+    "target_parameters": "target_parameters",
+    "alora_invocation_tokens": "activated LoRA",
+    "arrow_config": "Arrow",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "BD-LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "velora_config": "VeLoRA",
+}
+INSTEAD = "merge it into its backbone or train it again without"
+KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")
+"""Values of ``init_lora_weights`` that leave the backbone's weights as they are."""
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """The configuration of a plain LoRA, ready to be added to a bank.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is broken, of another method, or of more than a plain LoRA.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} must be a PEFT adapter folder, but has no {CONFIG}"
+        )
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+    except (TypeError, ValueError, KeyError) as error:  # ValueError: JSON
+        raise ValueError(f"{path} must be PEFT's LoRA config: {error}") from error
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"{path} must be of a LoRA, but got {config.peft_type}")
+    for field, what in UNSUPPORTED.items():
+        if getattr(config, field, None):
+            raise ValueError(
+                f"{folder} must be a plain LoRA, but uses {what} ({field}); {INSTEAD}"
+            )
+    if config.bias != "none":
+        raise ValueError(
+            f"{folder} must have bias: none, but got {config.bias!r}; {INSTEAD}"
+        )
+    if config.init_lora_weights not in KEEP_BASE:
+        raise ValueError(
+            f"{folder} must run on an unchanged backbone, but its init_lora_weights: "
+            f"{config.init_lora_weights} changed it; convert it with PEFT's "
+            "path_initial_model_for_weight_conversion"
+        )
+    config.inference_mode = False
+    config.init_lora_weights = True
+    return config
+
+
+def check_targets(bank: ExpertBank, config: LoraConfig, folder) -> None:
+    """Raises where a target runs without the bank's gate.
+
+    Those are what is no linear layer, and the output layer, whose weight is the token
+    embedding's.
+    """
+    output = getattr(bank.model, "get_output_embeddings", lambda: None)()
+    inside = tuple(f"{key}." for key in bank.layers)
+    wrong = {
+        key
+        for key, module in bank.model.named_modules()
+        if (module is output or not isinstance(module, nn.Linear | ExpertLinear))
+        and not key.startswith(inside)
+        and check_target_module_exists(config, key)
+    }
+    if wrong:
+        raise ValueError(
+            f"{folder} must target linear layers that run under the bank's gate, but "
+            f"got {some(wrong)}; train it again with target_modules such as "
+            f"{', '.join(TARGETS)}"
+        )
+
+
+def some(keys: set[str]) -> str:
+    """The first keys, and how many more there are."""
+    listed = ", ".join(sorted(keys)[:3]) or "nothing"
+    return f"{listed} and {len(keys) - 3} more" if len(keys) > 3 else listed
