@@ -74,5 +74,7 @@ class Prompter:
             size: Of the model's vocabulary: ids that the tokenizer has no string for
                 get a placeholder.
         """
-        tokens = [token for token, _ in sorted(self.vocab.items(), key=lambda kv: kv[1])]
+        tokens = [
+            token for token, _ in sorted(self.vocab.items(), key=lambda kv: kv[1])
+        ]
         return tokens + [f"<|unused{i}|>" for i in range(len(tokens), size)]

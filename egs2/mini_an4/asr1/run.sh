@@ -36,11 +36,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 check "${espnet_root}"
 python=$(command -v "${python}")
 # Scripts of the tree call python3. Kaldi's sph2pipe is taken where there is one, else ours.
-export PATH=$(dirname "${python}"):${PATH}:${here}/local
+PATH=$(dirname "${python}"):${PATH}:${here}/local
+export PATH
 ngpu=0
 ! nvidia-smi >/dev/null 2>&1 || ngpu=1
 
 cd "${espnet_root}/egs2/mini_an4/asr1"
+# The tree's scripts need the library of their own version.
+PYTHONPATH=$(realpath ../../..)${PYTHONPATH:+:${PYTHONPATH}}
+export PYTHONPATH
 # Links that ESPnet's repository has, and its source distribution does not.
 for name in scripts pyscripts steps utils local/path.sh; do
     [ -e "${name}" ] || ln -s "$(realpath --relative-to="$(dirname "${name}")" "../../TEMPLATE/asr1/${name}")" "${name}"
