@@ -55,11 +55,13 @@ def test_each_of_our_parts_takes_the_place_of_one(name):
             assert [*inspect.signature(ours).parameters] == [*same]
 
 
-def test_training_is_ours(capsys):
+def test_training_is_ours():
+    from espnet2.bin import asr_train
+
     with pytest.raises(SystemExit) as ended:
         run.main(["-m", "espnet2.bin.asr_train", "--print_config"])
     assert not ended.value.code
-    assert "\nencoder: whisper_experts\n" in capsys.readouterr().out
+    assert asr_train.ASRTask is resolve_name(run.OURS[asr_train.__name__]["ASRTask"])
 
 
 def test_the_vocabulary_is_whole(folder_30s, prompter, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+import yaml
 from espnet2.bin import asr_inference
 from espnet2.main_funcs.pack_funcs import unpack
 from torch import Tensor
@@ -29,8 +30,9 @@ class Speech2Text(asr_inference.Speech2Text):
     of :class:`~.lm.WhisperLMTask`, which reads the text without the prompt.
 
     Args:
+        asr_train_config: The training's ``config.yaml``.
         ctc_weight: Becomes 0: the models have no CTC.
-        token_type: Unused: tokens and text are Whisper's.
+        token_type: Unused, as ``bpemodel``: tokens and text are Whisper's.
         kwargs: As ESPnet's.
 
     Example:
@@ -39,13 +41,27 @@ class Speech2Text(asr_inference.Speech2Text):
         >>> [(text, tokens, ids, hypothesis)] = speech2text(speech)  # doctest: +SKIP
     """
 
-    def __init__(self, *, ctc_weight: float = 0.0, token_type=None, **kwargs):
+    def __init__(
+        self,
+        asr_train_config: str | Path,
+        *,
+        ctc_weight: float = 0.0,
+        token_type: str | None = None,
+        bpemodel: str | None = None,
+        **kwargs,
+    ):
         if ctc_weight:
             logger.warning(f"ctc_weight: {ctc_weight} becomes 0.0, there is no CTC")
-        # By "word" ESPnet loads no tokenizer; it would ask the hub for Whisper's.
-        super().__init__(ctc_weight=0.0, token_type="word", **kwargs)
+        folder = hub.resolve(_backbone(asr_train_config))  # ESPnet knows hub ids only
+        super().__init__(
+            asr_train_config=asr_train_config,
+            ctc_weight=0.0,
+            token_type="hugging_face",
+            bpemodel=str(folder),
+            **kwargs,
+        )
         model = self.asr_model
-        self.prompter = Prompter(hub.resolve(model.backbone.name))
+        self.prompter = Prompter(folder)
         self.recognizer = Recognizer(model.backbone, model.system, self.prompter)
         lm = self.beam_search.full_scorers.get("lm")
         if lm is not None:
@@ -127,3 +143,12 @@ class Speech2Text(asr_inference.Speech2Text):
             )
         with TemporaryDirectory() as folder:
             return Speech2Text(**unpack(model_tag, folder) | kwargs)
+
+
+def _backbone(config: str | Path) -> str:
+    """The backbone that a ``config.yaml`` names; the whole file takes long to parse."""
+    with open(config, encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("bpemodel: "):
+                return yaml.safe_load(line)["bpemodel"]
+    raise ValueError(f"{config} must name its bpemodel, the backbone, but does not")
