@@ -80,7 +80,7 @@ def test_the_packed_model_gives_the_recipes_transcripts(tree, finished, monkeypa
     from espnet_lora_experts.plugin.inference import Speech2Text
 
     [packed] = tree.glob(f"{RECIPE}/exp/asr_lora_expert/*.zip")
-    options = {"beam_size": 5, "lm_weight": 0.1, "maxlenratio": 0.5}
+    options = {"beam_size": 5, "lm_weight": 0.02, "maxlenratio": 0.5}
     speech2text = Speech2Text.from_pretrained(packed, **options)
     [decoded] = tree.glob(f"{RECIPE}/exp/asr_lora_expert/*/test/text")
     texts = dict(line.split(" ", 1) for line in decoded.read_text().splitlines())
