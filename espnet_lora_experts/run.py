@@ -15,6 +15,7 @@ import importlib
 import runpy
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -71,7 +72,7 @@ def run_module(name: str, args: Sequence[str]) -> None:
         sys.argv = [name, *args]
         runpy.run_module(name, run_name="__main__", alter_sys=True)
         return
-    from espnet_lora_experts.bin.train import unchecked_types
+    from espnet_lora_experts.bin.train import unchecked_types  # with all of ESPnet
 
     with unchecked_types():
         module = importlib.import_module(name)
@@ -89,7 +90,7 @@ def run_code(code: str, args: Sequence[str]) -> None:
 
 def _require(name: str) -> None:
     top = name.partition(".")[0]
-    if importlib.util.find_spec(top) is None:
+    if find_spec(top) is None:
         fix = "; run local/setup.sh, or give --python of the environment that has it"
         raise ValueError(f"{top} must be installed to run {name}, but is not{fix}")
 

@@ -97,6 +97,8 @@ def test_imports_point_downward():
         ("inference", f"from {PACKAGE}.bin.decode import main", True),
         ("inference", "import espnet2", True),
         ("bin", f"from {PACKAGE}.bin.decode import main", False),
+        ("run", f"from {PACKAGE}.bin import cli", False),
+        ("run", "import espnet2", True),
         ("bin", "import espnet2", True),
         ("bin", "import transformers", True),
     ],

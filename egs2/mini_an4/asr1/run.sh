@@ -34,7 +34,7 @@ esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "${here}/path.sh"
 check "${espnet_root}"
-python=$(command -v "${python}")
+python=$(command -v "${python}") || die "python must be installed, but is not; run local/setup.sh"
 # Scripts of the tree call python3. Kaldi's sph2pipe is taken where there is one, else ours.
 PATH=$(dirname "${python}"):${PATH}:${here}/local
 export PATH
