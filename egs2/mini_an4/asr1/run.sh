@@ -54,7 +54,7 @@ done
     --asr_config "${here}/conf/train_lora_expert.yaml" --feats_normalize none \
     --python "python3 -m espnet_lora_experts.run" \
     --token_type hugging_face --hugging_face_model_name_or_path openai/whisper-tiny \
-    --inference_asr_model train.loss.best.pth \
+    --inference_asr_model train.loss.best.pth --skip_packing false \
     --inference_args "--ctc_weight 0.0 --beam_size 5 --lm_weight 0.02 --maxlenratio 0.5" \
     "$@"
 
