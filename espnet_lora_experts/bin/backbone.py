@@ -52,8 +52,7 @@ def main(cmd=None) -> None:
 
 def write_token_list(path: Path, prompter: Prompter, vocab_size: int) -> None:
     """One token a line; ids that the tokenizer has no string for get a placeholder."""
-    tokens = prompter.token_list()
-    tokens += [f"<|unused{i}|>" for i in range(len(tokens), vocab_size)]
+    tokens = prompter.token_list(vocab_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
 

@@ -25,7 +25,13 @@ from espnet_lora_experts.whisper import languages as table
 from espnet_lora_experts.whisper.folder import save_system
 from espnet_lora_experts.whisper.precision import autocast_context, autocast_type
 from espnet_lora_experts.whisper.prompt import EOT, PROMPT_LENGTH, SOT
-from espnet_lora_experts.whisper.systems import System, decode, encode
+from espnet_lora_experts.whisper.systems import (
+    Encoded,
+    Route,
+    System,
+    decode,
+    encode,
+)
 
 Terms = dict[str, Tensor]
 """Loss terms and statistics, one value per utterance, (B,)."""
@@ -159,12 +165,7 @@ class WhisperModel(ESPnetASRModel):
     def batch(self, speech, speech_lengths, text, text_lengths, lang) -> Batch:
         """Features and shifted text of a batch."""
         langs = decode_languages(lang)
-        unknown = sorted(set(langs) - set(self.languages))
-        if unknown:
-            raise ValueError(
-                f"languages must be of {self.languages}, but the batch has {unknown}; "
-                "give them in --langs or take these utterances out"
-            )
+        self._require_targets(langs)
         pad = self.training and float(torch.rand(())) < self.pad_to_30s_prob
         with torch.no_grad():
             mel_BTM, frames_B = self.frontend(speech, speech_lengths, pad)
@@ -172,6 +173,14 @@ class WhisperModel(ESPnetASRModel):
                 mel_BTM, frames_B = self.specaug(mel_BTM, frames_B)
         shifted = self._shift(text[:, : text_lengths.max()], text_lengths)
         return Batch(mel_BTM, frames_B, *shifted, langs)
+
+    def _require_targets(self, langs: Sequence[str]) -> None:
+        unknown = sorted(set(langs) - set(self.languages))
+        if unknown:
+            raise ValueError(
+                f"languages must be of {self.languages}, but the batch has {unknown}; "
+                "give them in --langs or take these utterances out"
+            )
 
     def _shift(
         self, text_BU: Tensor, lengths_B: Tensor
@@ -278,10 +287,30 @@ class WhisperModel(ESPnetASRModel):
         return {"feats": feats, "feats_lengths": feats_lengths}
 
     def encode(self, speech: Tensor, speech_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoder states for ESPnet's own decoding, language-agnostic."""
-        feats, feats_lengths = self.frontend(speech, speech_lengths)
-        hidden, lengths, _ = self.encoder(feats, feats_lengths)
-        return hidden, lengths
+        """Encoder states and their lengths, for ESPnet's own decoding."""
+        encoded = self.encoded(speech, speech_lengths)
+        return encoded.hidden_BPD, encoded.valid_BP.sum(dim=1)
+
+    def encoded(
+        self, speech: Tensor, speech_lengths: Tensor, route: Route | None = None
+    ) -> Encoded:
+        """What the encoder finds out; the decoder's gates follow its route.
+
+        Args:
+            speech: Waveforms, (B, S).
+            speech_lengths: Samples of each, (B,).
+            route: Language of each, if known.
+
+        Raises:
+            ValueError: A language that is no target.
+        """
+        if route is None and len(self.languages) == 1:
+            route = self.languages * len(speech)
+        self._require_targets(route or [])
+        features = self.frontend(speech, speech_lengths)
+        encoded = encode(self.backbone, self.system, *features, route)
+        self.decoder.route = encoded.route
+        return encoded
 
     def parameter_groups(self, lr: float) -> list[dict]:
         """Groups of the trained parameters for the optimizer."""

@@ -55,26 +55,29 @@ class WhisperPreprocessor(CommonPreprocessor):
         self.language = language
 
     def __call__(self, uid: str, data: dict) -> dict[str, np.ndarray]:
-        """Processes one utterance.
+        """Processes one utterance; one without text needs no language.
 
         Raises:
-            ValueError: No language, an unknown one, or a waveform without samples.
+            ValueError: A text without language, an unknown one, or a waveform without
+                samples.
         """
         code = data.pop("lang", self.language)
-        if code is None:
+        if code is None and "text" in data:
             raise ValueError(
                 f"utterance {uid} must have a language: list it in utt2lang and give "
                 "that as data named 'lang', or set preprocessor_conf: {language: ...}"
             )
-        code = str(code).strip()
         data = self._speech_process(data)
         if "speech" in data and len(data["speech"]) == 0:
             raise ValueError(
                 f"utterance {uid} must have samples, but its audio is empty"
             )
+        if code is None:
+            return data
+        code = languages.get(str(code).strip()).code
         if "text" in data and isinstance(data["text"], str):
             data["text"] = np.array(self._ids(data["text"], code), dtype=np.int64)
-        data["lang"] = encode_language(languages.get(code).code)
+        data["lang"] = encode_language(code)
         return data
 
     def fits(self, text: str, code: str) -> bool:

@@ -15,11 +15,19 @@ from espnet2.asr.decoder.whisper_decoder import (
 )
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
+from humanfriendly import parse_size
 from torch import Tensor
 
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.stepper import Stepper
-from espnet_lora_experts.whisper.systems import Encoded, System, decode, encode
+from espnet_lora_experts.whisper.systems import (
+    Encoded,
+    Route,
+    System,
+    decode,
+    encode,
+)
 
 _waiting: dict[str, Backbone] = {}
 
@@ -30,10 +38,21 @@ class LogMelFrontend(AbsFrontend):
     Args:
         backbone: Hub id or folder.
         checkpointing: Recompute layers in the backward pass to save memory.
+        fs: Sampling rate of the speech, as ``asr.sh`` gives it; must be 16k.
+
+    Raises:
+        ValueError: Another sampling rate.
     """
 
-    def __init__(self, backbone: str, checkpointing: bool = False):
+    def __init__(
+        self, backbone: str, checkpointing: bool = False, fs: int | str = "16k"
+    ):
         super().__init__()
+        if parse_size(str(fs)) != SAMPLE_RATE:
+            raise ValueError(
+                f"fs must be 16k, Whisper's sampling rate, but got {fs}; give asr.sh "
+                "--fs 16k"
+            )
         whisper = Backbone.from_pretrained(backbone, checkpointing=checkpointing)
         _waiting[backbone] = whisper
         self.log_mel = whisper.log_mel
@@ -84,6 +103,9 @@ class LoraExpertDecoder(AbsDecoder, BatchScorerInterface):
         vocab_size: Size of the vocabulary.
         encoder_output_size: Width of the encoder.
         backbone: Hub id or folder, the frontend's.
+
+    Attributes:
+        route: As a scorer, the language of the utterance, where the gates need it.
     """
 
     def __init__(self, vocab_size: int, encoder_output_size: int, backbone: str):
@@ -91,6 +113,7 @@ class LoraExpertDecoder(AbsDecoder, BatchScorerInterface):
         whisper = _waiting.pop(backbone)
         object.__setattr__(self, "backbone", whisper)  # the encoder owns it
         self.system: System = System([])
+        self.route: Route | None = None
         if vocab_size != whisper.config.vocab_size:
             raise ValueError(
                 f"token_list must hold the {whisper.config.vocab_size} tokens of "
@@ -168,4 +191,5 @@ class LoraExpertDecoder(AbsDecoder, BatchScorerInterface):
 
     def _stepper(self, x_PD: Tensor) -> Stepper:
         valid_BP = torch.ones(1, len(x_PD), dtype=torch.bool, device=x_PD.device)
-        return Stepper(self.backbone, self.system, Encoded(x_PD[None], valid_BP, None))
+        encoded = Encoded(x_PD[None], valid_BP, self.route)
+        return Stepper(self.backbone, self.system, encoded)

@@ -59,7 +59,7 @@ class LoraExpertsTask(asr.ASRTask):
             "--backbone",
             default=None,
             help="Whisper: hub id (openai/whisper-tiny) or folder. Sets it for "
-            "frontend, encoder, decoder and tokenizer at once",
+            "frontend, encoder, decoder and tokenizer at once; default: --bpemodel",
         )
         group.add_argument(
             "--sampler_conf",
@@ -98,7 +98,7 @@ class LoraExpertsTask(asr.ASRTask):
 
     @staticmethod
     def _spread_backbone(args) -> None:
-        backbone = getattr(args, "backbone", None)
+        backbone = getattr(args, "backbone", None) or args.bpemodel
         if backbone is None:
             return
         args.bpemodel = backbone
@@ -121,7 +121,7 @@ class LoraExpertsTask(asr.ASRTask):
         """Batches by padded duration, languages sampled by weight (training only)."""
         data = iter_options.data_path_and_name_and_type
         world = torch.distributed.get_world_size() if iter_options.distributed else 1
-        utt2lang = _read_utt2lang(data)
+        utt2lang = _read_utt2lang(data, args.preprocessor_conf.get("language"))
         lengths = _read_lengths(iter_options.shape_files, utt2lang, args.model_conf)
         sampler = LanguageSampler(
             lengths=_decodable(lengths, utt2lang, data, iter_options.preprocess_fn),
@@ -180,11 +180,15 @@ def _decodable(lengths, utt2lang, data, process) -> dict[str, int]:
     return {utt: n for utt, n in lengths.items() if utt not in long}
 
 
-def _read_utt2lang(data) -> dict[str, str]:
+def _read_utt2lang(data, language: str | None) -> dict[str, str]:
+    """The language of each utterance; without a table all have the default one."""
     for path, name, _ in data:
         if name == "lang":
             return read_2columns_text(path)
+    if language is not None:
+        return dict.fromkeys(read_2columns_text(data[0][0]), language)
     raise ValueError(
         "data must have languages: --train_data_path_and_name_and_type "
-        f"{Path(data[0][0]).parent}/utt2lang,lang,text"
+        f"{Path(data[0][0]).parent}/utt2lang,lang,text; or, where all are in one, "
+        "preprocessor_conf: {language: ...}"
     )

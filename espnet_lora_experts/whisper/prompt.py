@@ -67,6 +67,14 @@ class Prompter:
         """The vocabulary's strings of ids."""
         return self.tokenizer.convert_ids_to_tokens(ids)
 
-    def token_list(self) -> list[str]:
-        """The full vocabulary, line n is id n, specials included."""
-        return [token for token, _ in sorted(self.vocab.items(), key=lambda kv: kv[1])]
+    def token_list(self, size: int = 0) -> list[str]:
+        """The full vocabulary, line n is id n, specials included.
+
+        Args:
+            size: Of the model's vocabulary: ids that the tokenizer has no string for
+                get a placeholder.
+        """
+        tokens = [
+            token for token, _ in sorted(self.vocab.items(), key=lambda kv: kv[1])
+        ]
+        return tokens + [f"<|unused{i}|>" for i in range(len(tokens), size)]

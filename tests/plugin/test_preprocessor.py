@@ -83,6 +83,13 @@ def test_errors_name_the_utterance_or_language(process, fields, message):
         process()("u", utterance(**fields))
 
 
+def test_speech_without_text_needs_no_language(process):
+    """In decoding, where the model finds it."""
+    given = utterance()
+    del given["lang"], given["text"]
+    assert set(process()("u", given)) == {"speech"}
+
+
 def test_backbone_must_be_given():
     with pytest.raises(ValueError, match="bpemodel must be the backbone"):
         WhisperPreprocessor(train=True)

@@ -21,6 +21,20 @@ def test_one_option_names_the_backbone_everywhere(arguments, folder_30s):
     assert args.bpemodel == str(folder_30s)
 
 
+def test_the_tokenizers_option_names_the_backbone_too(folder_30s, arguments):
+    """As stock asr.sh gives it, with the sampling rate."""
+    args = arguments("--bpemodel", str(folder_30s), "--frontend_conf", "fs=16k")
+    args.backbone, args.model_conf = None, {"languages": ["es"]}
+    model = LoraExpertsTask.build_model(args)
+    assert model.backbone.name == str(folder_30s)
+
+
+def test_another_sampling_rate_is_an_error(arguments):
+    args = arguments("--frontend_conf", "fs=8k", model_conf={"languages": ["es"]})
+    with pytest.raises(ValueError, match="fs must be 16k.*but got 8k.*--fs 16k"):
+        LoraExpertsTask.build_model(args)
+
+
 def test_config_file_alone_builds_the_same_model(arguments, collate):
     """ESPnet's config.yaml, without ``--backbone``, as its packed models have it."""
     args = arguments(model_conf={"languages": ["es"], "r": 2})
@@ -68,12 +82,18 @@ def factory(arguments, corpus):
     """ESPnet's iterator factory over the corpus."""
 
     def factory(
-        distributed=False, train=True, languages=LANGS, sampler_conf=None, **changed
+        distributed=False,
+        train=True,
+        languages=LANGS,
+        sampler_conf=None,
+        preprocessor_conf=None,
+        **changed,
     ):
         args = arguments(
             use_preprocessor=True,
             num_workers=0,
             sampler_conf=sampler_conf or {},
+            preprocessor_conf=preprocessor_conf or {},
             model_conf={"languages": languages},
         )
         names = (("wav.scp", "speech", "sound"), ("text", "text", "text"))
@@ -117,6 +137,19 @@ def test_validation_is_every_utterance_once_and_training_is_weighted(factory):
     assert train.quota == {"es": 2, "ja": 2, "ru": 2}
     assert valid.quota == {"es": 3, "ja": 1, "ru": 2}
     assert train.batch_bins == 70_000
+
+
+def test_a_recipe_of_one_language_needs_no_table_of_them(factory, corpus):
+    names = (("wav.scp", "speech", "sound"), ("text", "text", "text"))
+    data = [(str(corpus.path / f), *rest) for f, *rest in names]
+    made = factory(
+        train=False,
+        languages=["ru"],
+        preprocessor_conf={"language": "ru"},
+        data_path_and_name_and_type=data,
+    )
+    assert made.sampler.quota == {"ru": 6}
+    assert all("lang" in batch for _, batch in made.build_iter(1))
 
 
 def test_a_job_may_train_some_of_the_corpus_languages(factory):

@@ -317,3 +317,25 @@ def test_deployed_parameters(build, folder_30s, kind):
     }
     whole = base_params(folder_30s) + extra.get(kind, 0)
     assert deployed_parameters(model.backbone, model.system) == whole
+
+
+def test_tensorboard_has_our_statistics(command, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train.main(command(tmp_path, use_tensorboard=True, max_epoch=1))
+    for part in ("train", "valid"):
+        events = EventAccumulator(str(tmp_path / "tensorboard" / part)).Reload()
+        tags = set(events.Tags()["scalars"])
+        assert {"loss", "loss_asr", "acc", *(f"loss_{x}" for x in LANGS)} <= tags
+        assert math.isfinite(events.Scalars("loss")[-1].value)
+
+
+def test_weights_and_biases_has_our_statistics(command, tmp_path, monkeypatch):
+    """Without an account: a run that could be uploaded later."""
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train.main(command(tmp_path, use_wandb=True, max_epoch=1))
+    wandb.finish()
+    [log] = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    written = log.read_bytes()
+    assert all(f"valid_loss_{code}_epoch".encode() in written for code in LANGS)
