@@ -57,6 +57,7 @@ TEST = [
 # (pip install --no-deps), and ESPNET_202511_NEEDS is what its ASR then really uses.
 ESPNET_202511 = [
     "espnet==202511",
+    "omniio==0.1.2",  # imported by scripts of 202611's tree (local/espnet.sh)
     "torchaudio==2.11.0",  # undeclared, imported by the BEATs encoder
     "ci_sdr==0.0.2",  # imported by espnet2.bin.asr_inference, through enhancement
     "fast-bss-eval==0.1.3",
@@ -94,6 +95,7 @@ EXTRAS = {
     "benchmark": BENCHMARK,
     "demo": DEMO,
     "export": EXPORT,
+    "wandb": ["wandb>=0.31.0"],
 }
 
 
