@@ -8,8 +8,8 @@ import soundfile
 import torch
 
 import espnet_lora_experts
-from espnet_lora_experts import inference
 from espnet_lora_experts.inference import Speech2Text
+from espnet_lora_experts.inference import batches as sizes
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.folder import save_system
 from espnet_lora_experts.whisper.systems import Experts, MoLE, Single
@@ -100,7 +100,7 @@ def test_batches_of_the_decoder_fit(load, clips, monkeypatch, name, most):
     speech2text = load("multi", batch_seconds=0.1)
     assert [len(b) for b in speech2text._decoder_batches(clips)] == [5]
     expected = speech2text(clips)
-    monkeypatch.setattr(inference, name, most)
+    monkeypatch.setattr(sizes, name, most)
     batches = speech2text._decoder_batches(clips)
     assert max(map(len, batches)) == 2 and sum(map(len, batches)) == 5
     same(speech2text(clips), expected)
@@ -185,7 +185,7 @@ def test_folding_the_gates_changes_nothing(load, clips, name):
     speech2text = load(name, maxlenratio=0)
     for clip, lang in zip(clips, GIVEN, strict=True):
         [unfolded] = speech2text.recognizer(speech2text._encode([clip], [lang]), [lang])
-        same([speech2text(clip, lang)], [speech2text._result(unfolded)])
+        same([speech2text(clip, lang)], [speech2text._said(unfolded)])
 
 
 def test_experts_differ_by_language(load, clips):
