@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,6 @@ from espnet_lora_experts.whisper.features import MAX_SAMPLES
 Span = tuple[int, int]
 """First sample of a segment and the one after its last."""
 METHODS = ("auto", "vad", "windows")
-GAP = SAMPLE_RATE
-"""Most samples between two voices that are merged into one segment."""
 SILENT = 1e-4
 """Peak below which nothing can be heard: three steps of 16 bits."""
 HOP = SAMPLE_RATE // 50
@@ -29,15 +26,18 @@ class Segmentation:
             voice activity; ``vad`` looks for voices in short clips as well; ``windows``
             cuts longer recordings into equal windows, each cut moved to the quietest
             moment nearby, whatever is heard there.
-        most_seconds: Most seconds of a segment that was cut. Merged voices give
-            Whisper context; a system that was trained on short clips wants less.
+        most_seconds: Most seconds of a segment that was cut.
+        pause_seconds: Seconds without voice that end a segment; shorter ones are within
+            it. A system that was trained on single sentences wants them apart, and so
+            does speech that changes its language; Whisper as it came likes context.
 
     Raises:
-        ValueError: Unknown method, or a segment could exceed 30 s.
+        ValueError: Unknown method, a segment could exceed 30 s, or a pause below 0.1 s.
     """
 
     method: str = "auto"
     most_seconds: float = 28.0
+    pause_seconds: float = 0.4
 
     def __post_init__(self):
         if self.method not in METHODS:
@@ -47,6 +47,10 @@ class Segmentation:
         if not 1 <= self.most_seconds <= 30:
             raise ValueError(
                 f"max_segment must be 1 to 30 seconds, but got {self.most_seconds}"
+            )
+        if not 0.1 <= self.pause_seconds:
+            raise ValueError(
+                f"min_pause must be 0.1 seconds or more, but got {self.pause_seconds}"
             )
 
     def __call__(self, samples_S: np.ndarray) -> list[Span]:
@@ -59,24 +63,8 @@ class Segmentation:
         else:
             from espnet_lora_experts.inference.voice import speech_spans
 
-            spans = merged(speech_spans(samples_S, most), most)
+            spans = speech_spans(samples_S, most, self.pause_seconds)
         return [span for span in spans if _is_heard(samples_S[slice(*span)])]
-
-
-def merged(spans: Sequence[Span], most: int) -> list[Span]:
-    """Joins spans that are at most :data:`GAP` apart, up to a length.
-
-    Example:
-        >>> merged([(0, 40_000), (50_000, 60_000), (90_000, 95_000)], most=80_000)
-        [(0, 60000), (90000, 95000)]
-    """
-    joined: list[Span] = []
-    for start, end in spans:
-        if joined and start - joined[-1][1] <= GAP and end - joined[-1][0] <= most:
-            joined[-1] = joined[-1][0], end
-        else:
-            joined.append((start, end))
-    return joined
 
 
 def windows(samples_S: np.ndarray, most: int) -> list[Span]:

@@ -36,6 +36,7 @@ class Speech2Text(ClipRecognizer):
         segmentation: How recordings over 30 s are cut: ``auto``, ``vad`` or
             ``windows``, see :class:`~.segmentation.Segmentation`.
         max_segment: Most seconds of a segment that was cut.
+        min_pause: Seconds without voice that end a segment.
         options: How to decode, see :class:`~.whisper.decoding.DecodeOptions`.
 
     Attributes:
@@ -54,13 +55,14 @@ class Speech2Text(ClipRecognizer):
         finder: Speech2Text | None = None,
         segmentation: str = "auto",
         max_segment: float = 28.0,
+        min_pause: float = 0.4,
         **options,
     ):
         super().__init__(
             backbone, system, prompter, pad_to_30s, batch_seconds, autocast, **options
         )
         self.loaded, self.finder = system, finder
-        self.segmentation = Segmentation(segmentation, max_segment)
+        self.segmentation = Segmentation(segmentation, max_segment, min_pause)
 
     @classmethod
     def from_pretrained(
@@ -122,6 +124,7 @@ class Speech2Text(ClipRecognizer):
             self.finder,
             self.segmentation.method,
             self.segmentation.most_seconds,
+            self.segmentation.pause_seconds,
             **self.options,
         )
 

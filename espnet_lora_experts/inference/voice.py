@@ -21,19 +21,18 @@ LEAD = 5 * SAMPLE_RATE // FRAME * FRAME
 """Samples before each row that the model hears first: it remembers."""
 PAD_MS = 200
 """Milliseconds that a segment begins before the voice and ends after it."""
-SILENCE_MS = 300
-"""Milliseconds without voice that end a segment."""
 
 
-def speech_spans(samples_S: np.ndarray, most: int) -> list[Span]:
+def speech_spans(samples_S: np.ndarray, most: int, pause_seconds: float) -> list[Span]:
     """Where somebody speaks.
 
     Source: silero-vad, https://github.com/snakers4/silero-vad (MIT); its own defaults
-    but for the two times above.
+    but for the times.
 
     Args:
         samples_S: Samples at 16 kHz in [-1, 1].
         most: Most samples of a span; a longer one is cut in its longest pause.
+        pause_seconds: Seconds without voice that end a span.
 
     Returns:
         First sample and the one after the last of each span, in order.
@@ -45,7 +44,7 @@ def speech_spans(samples_S: np.ndarray, most: int) -> list[Span]:
         speech_probabilities(samples_S).tolist(),
         sampling_rate=SAMPLE_RATE,
         max_speech_duration_s=most / SAMPLE_RATE,
-        min_silence_duration_ms=SILENCE_MS,
+        min_silence_duration_ms=round(1000 * pause_seconds),
         speech_pad_ms=PAD_MS,
         audio_length_samples=len(samples_S),
     )

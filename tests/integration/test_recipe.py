@@ -14,8 +14,6 @@ from espnet_lora_experts.report.kaldi import read_table, write_table
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "egs2/mini_multilingual/asr1"
-MADE = {"exp", "data", "dump", "downloads", "RESULTS.md"}
 BOTH = {"aware", "agnostic"}
 MODES = {
     "vanilla": BOTH,
@@ -27,24 +25,6 @@ MODES = {
     "kd_logits_only": BOTH,
     "full": BOTH,
 }
-
-
-def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    """Runs the recipe as a user would."""
-    command = ["./run.sh", "--quick", "true", *options]
-    return subprocess.run(command, cwd=folder, text=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> Path:
-    """The recipe's folder, run once in quick mode; downloads are shared."""
-    folder = tmp_path_factory.mktemp("asr1")
-    for path in RECIPE.iterdir():
-        if path.name not in MADE:
-            (folder / path.name).symlink_to(path)
-    done = run(folder, "--download_dir", str(RECIPE / "downloads"))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +55,7 @@ def test_training_starts_from_what_it_should(recipe):
     )
 
 
-def test_rerun_with_skip_done_trains_and_decodes_nothing(recipe):
+def test_rerun_with_skip_done_trains_and_decodes_nothing(recipe, run):
     watched = [*recipe.glob("exp/*/train.log"), *recipe.glob("exp/*/*/*/decode.json")]
     before = {path: os.stat(path).st_mtime_ns for path in watched}
     done = run(recipe, "--stage", "5", "--skip_done", "true")
@@ -106,7 +86,7 @@ def own_data(recipe) -> list[str]:
     return [*options, "--stage", "2", "--langs", "es ru"]
 
 
-def test_experts_of_one_job_each_on_own_data_are_one_system(recipe, own_data):
+def test_experts_of_one_job_each_on_own_data_are_one_system(recipe, own_data, run):
     options = [*own_data, "--expdir", "exp_apart", "--stop_stage", "5"]
     done = run(recipe, *options, "--joint_experts", "false")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
