@@ -19,7 +19,7 @@ ROW = 60 * SAMPLE_RATE // FRAME * FRAME
 ROWS = 16
 LEAD = 5 * SAMPLE_RATE // FRAME * FRAME
 """Samples before each row that the model hears first: it remembers."""
-PAD_MS = 200
+PAD_MS = 100
 """Milliseconds that a segment begins before the voice and ends after it."""
 
 
