@@ -92,10 +92,10 @@ def _by_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Iterator[np.ndarr
         ) from error
     try:
         with av.open(path) as container:
-            stream = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            stream = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
             audio = container.streams.audio[:1]
             for frame in (*(container.decode(audio) if audio else ()), None):
-                yield from (part.to_ndarray()[0] for part in stream.resample(frame))
+                yield from (x.to_ndarray().mean(axis=0) for x in stream.resample(frame))
     except av.error.FFmpegError:
         raise error from None
 
