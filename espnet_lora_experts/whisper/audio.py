@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +94,9 @@ def _by_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Iterator[np.ndarr
     try:
         with av.open(path) as container:
             stream = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-            audio = container.streams.audio[:1]
-            for frame in (*(container.decode(audio) if audio else ()), None):
+            if not container.streams.audio:
+                raise error
+            for frame in chain(container.decode(audio=0), [None]):  # None: the rest
                 yield from (x.to_ndarray().mean(axis=0) for x in stream.resample(frame))
     except av.error.FFmpegError:
         raise error from None
