@@ -101,6 +101,8 @@ def test_folded_is_a_plain_whisper_that_says_the_same(load, logits, clips, name)
     assert list(folded.experts) == []
     hf = folded.backbone.hf
     assert not any(isinstance(module, ExpertLinear) for module in hf.modules())
+    theirs = {p.data_ptr() for p in speech2text.backbone.hf.parameters()}
+    assert theirs.isdisjoint(p.data_ptr() for p in hf.parameters())
     assert folded.pad_to_30s == speech2text.pad_to_30s
     assert folded.options == speech2text.options
     texts = [result.tokens for result in speech2text(clips)]
