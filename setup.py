@@ -23,25 +23,28 @@ INSTALL_REQUIRES = [
     "Jinja2>=3.1.6",
     "jiwer>=4.0.0",
     "kaldiio>=2.18.1",
-    "librosa>=0.11.0",
     "numpy>=2.4.6",
     "peft>=0.21.2",
     "plotly>=7.1.0",
     "PyYAML>=6.0.3",
     "safetensors>=0.8.0",
     "scikit-learn>=1.9.1",
+    "silero-vad>=6.2.3",
     "soundfile>=0.14.0",
+    "soxr>=1.1.0",
     "tensorboard>=2.21.0",
     "torch>=2.13.0",
     "tqdm>=4.70.1",
     "transformers>=5.23.0",
 ]
 
+AUDIO = ["av>=18.1.0"]
 BENCHMARK = ["faster-whisper>=1.2.1"]
 DEMO = ["gradio>=6.31.0"]
 EXPORT = ["faster-whisper>=1.2.1", "pywhispercpp>=1.5.1"]
 
 TEST = [
+    *AUDIO,
     *DEMO,
     *EXPORT,
     "mypy>=2.4.1",
@@ -71,6 +74,7 @@ ESPNET_202511_NEEDS = [
     "hydra-core>=1.3.8",
     "jaconv>=0.5.0",
     "jamo>=0.4.1",
+    "librosa>=0.11.0",
     "nltk>=3.10.4",
     "packaging>=26.3",
     "pypinyin<=0.44.0",
@@ -92,6 +96,7 @@ ESPNET = [
 EXTRAS = {
     "espnet": ESPNET,
     "test": TEST,
+    "audio": AUDIO,
     "benchmark": BENCHMARK,
     "demo": DEMO,
     "export": EXPORT,

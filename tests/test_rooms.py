@@ -10,7 +10,7 @@ import espnet_lora_experts
 
 PACKAGE = espnet_lora_experts.__name__
 ROOT = Path(espnet_lora_experts.__file__).parent
-ROOMS = ["bin", "experts", "plugin", "report", "whisper"]
+ROOMS = ["bin", "experts", "inference", "plugin", "report", "whisper"]
 LIBRARIES = {"torch", "peft", "safetensors", "numpy"}  # of experts
 ABOVE = {  # rooms and modules that a room must not import
     "experts": {"bin", "inference", "plugin", "report", "run", "whisper"},

@@ -7,16 +7,25 @@ import io
 import os
 import re
 import subprocess
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 
 SAMPLE_RATE = 16_000
+BLOCK = 2**20
+"""Samples of a channel that are read at once."""
 
 
 def read_audio(path: str | os.PathLike) -> np.ndarray:
     """Reads any file that libsndfile reads (wav, flac, ogg, mp3), or a Kaldi pipe.
+
+    What else FFmpeg reads (m4a, mp4, webm, wma) it reads where PyAV is installed. Of a
+    long file at another rate or with more channels, only a block is held beside the
+    result.
 
     Args:
         path: A file, or a shell command ending in ``|`` that writes one.
@@ -29,25 +38,68 @@ def read_audio(path: str | os.PathLike) -> np.ndarray:
             fails.
     """
     try:
-        samples_SC, rate = _read(str(path))
+        samples_S = _read(str(path))
     except (soundfile.LibsndfileError, OSError, subprocess.SubprocessError) as error:
         raise ValueError(f"{path} must be a readable audio file: {error}") from error
-    samples_S = samples_SC.mean(axis=1)
     if len(samples_S) == 0:
         raise ValueError(f"{path} must have samples, but is empty")
-    if rate != SAMPLE_RATE:
-        from librosa import resample  # a second, that prepared data does not need
-
-        samples_S = resample(samples_S, orig_sr=rate, target_sr=SAMPLE_RATE)
-    return samples_S.astype(np.float32)
+    return samples_S
 
 
-def _read(path: str) -> tuple[np.ndarray, int]:
-    if not path.rstrip().endswith("|"):
-        return soundfile.read(path, dtype="float32", always_2d=True)
-    command = path.rstrip()[:-1]
-    run = subprocess.run(command, shell=True, check=True, stdout=subprocess.PIPE)
-    return soundfile.read(io.BytesIO(run.stdout), dtype="float32", always_2d=True)
+def _read(path: str) -> np.ndarray:
+    if path.rstrip().endswith("|"):
+        command = path.rstrip()[:-1]
+        run = subprocess.run(command, shell=True, check=True, stdout=subprocess.PIPE)
+        return _collect(_by_libsndfile(io.BytesIO(run.stdout)))
+    try:
+        return _collect(_by_libsndfile(path))
+    except soundfile.LibsndfileError as error:
+        if not os.path.isfile(path):
+            raise
+        return _collect(_by_ffmpeg(path, error))
+
+
+def _collect(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Blocks of float32 as one array that grows in place."""
+    samples = bytearray()
+    for block_S in blocks:
+        samples += block_S.astype(np.float32, copy=False).tobytes()
+    return np.frombuffer(samples, np.float32)
+
+
+def _by_libsndfile(source: str | io.BytesIO) -> Iterator[np.ndarray]:
+    with soundfile.SoundFile(source) as file:
+        blocks = (
+            block_SC.mean(axis=1)
+            for block_SC in file.blocks(BLOCK, dtype="float32", always_2d=True)
+        )
+        if file.samplerate == SAMPLE_RATE:
+            yield from blocks
+            return
+        stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")
+        for block_S in blocks:
+            yield stream.resample_chunk(block_S)
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _by_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Iterator[np.ndarray]:
+    """What libsndfile does not read, if PyAV is there."""
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise ValueError(
+            f"{path} must be a readable audio file: {error} To read m4a, mp4 or webm: "
+            f"pip install av, or ffmpeg -i {path} out.flac"
+        ) from error
+    try:
+        with av.open(path) as container:
+            stream = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+            if not container.streams.audio:
+                raise error
+            for frame in chain(container.decode(audio=0), [None]):  # None: the rest
+                yield from (x.to_ndarray().mean(axis=0) for x in stream.resample(frame))
+    except av.error.FFmpegError:
+        raise error from None
 
 
 def convert_audio(source: str, path: Path) -> int:

@@ -6,8 +6,9 @@ N languages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +17,15 @@ from torch import Tensor, nn
 from espnet_lora_experts.experts.fusion import Fusion
 from espnet_lora_experts.experts.gate import (
     VANILLA,
+    Factors,
     Gate,
     Packed,
+    Term,
     everywhere,
     fused,
     one_hot,
 )
+from espnet_lora_experts.experts.layer import ExpertLinear
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.router import Router
 
@@ -42,6 +46,11 @@ class System(nn.Module):
     def __init__(self, languages: Sequence[str]):
         super().__init__()
         self.languages = list(languages)
+
+    @property
+    def experts(self) -> list[str]:
+        """Names of the experts that the gates give."""
+        return []
 
     def encoder_gate(self, layer: int, route: Route | None) -> Gate:
         """The gate of one encoder layer."""
@@ -73,27 +82,58 @@ class System(nn.Module):
         return VANILLA
 
 
-class Single(System):
+class Mixture(System):
+    r"""The same weighted sum of experts for all utterances: one fixed change of weight.
+
+    .. math:: W + \sum_e w_e B_e A_e
+
+    Args:
+        languages: The target languages.
+        weights: Weight of each expert; they need not sum to 1.
+    """
+
+    def __init__(self, languages: Sequence[str], weights: Mapping[str, float]):
+        super().__init__(languages)
+        self.weights = dict(weights)
+        self.gate = tuple(
+            Term(partial(_weighted, name, weight)) for name, weight in weights.items()
+        )
+
+    @property
+    def experts(self) -> list[str]:
+        return list(self.weights)
+
+    def encoder_gate(self, layer: int, route: Route | None) -> Gate:
+        return self.gate
+
+    def decoder_gate(self, route: Route | None) -> Gate:
+        return self.gate
+
+    def folding(self, key: str, lang: str | None) -> Gate:
+        return self.gate
+
+
+def _weighted(name: str, weight: float, layer: ExpertLinear) -> Factors | None:
+    pair = layer.factors(name)
+    return pair if pair is None or weight == 1 else (pair[0], weight * pair[1])
+
+
+class Single(Mixture):
     """One adapter for all: the pooled LoRA, the distilled student."""
 
     def __init__(self, languages: Sequence[str], expert: str):
-        super().__init__(languages)
+        super().__init__(languages, {expert: 1.0})
         self.expert = expert
-
-    def encoder_gate(self, layer: int, route: Route | None) -> Gate:
-        return everywhere(self.expert)
-
-    def decoder_gate(self, route: Route | None) -> Gate:
-        return everywhere(self.expert)
-
-    def folding(self, key: str, lang: str | None) -> Gate:
-        return everywhere(self.expert)
 
 
 class Experts(System):
     """Each utterance runs the expert of its language; the language must be known."""
 
     routed = True
+
+    @property
+    def experts(self) -> list[str]:
+        return self.languages
 
     def encoder_gate(self, layer: int, route: Route | None) -> Gate:
         return one_hot(_known(route))

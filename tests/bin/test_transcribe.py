@@ -1,6 +1,5 @@
 """Speech files become text, line by line or file by file, and none is lost."""
 
-import dataclasses
 import io
 import json
 import re
@@ -10,17 +9,13 @@ import pytest
 import soundfile
 
 from espnet_lora_experts.bin import transcribe
-from espnet_lora_experts.inference import Result, Speech2Text
+from espnet_lora_experts.inference import Speech2Text
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.folder import save_system
 from espnet_lora_experts.whisper.systems import Single
 
 LANGS = ["es", "ru"]
 SECONDS = {"a": 0.5, "b": 0.9, "c": 0.2, "d": 0.7, "e": 0.4}
-segmented = pytest.mark.skipif(
-    "segments" not in {field.name for field in dataclasses.fields(Result)},
-    reason="results have no segments yet",
-)
 
 
 @pytest.fixture(scope="module")
@@ -67,19 +62,16 @@ def expected(model, clips):
     return {c: " ".join(r.text.split()) for c, r in zip(clips, results, strict=True)}
 
 
-@segmented
 def test_one_file_is_printed(run, expected):
     assert run("b.wav")[::2] == (expected["b.wav"] + "\n", None)
 
 
-@segmented
 def test_several_files_are_lines_of_path_and_text(run, expected):
     shown, said, error = run(*expected)
     assert shown.splitlines() == [f"{c}\t{text}" for c, text in expected.items()]
     assert error is None and "5/5" in said
 
 
-@segmented
 def test_json_is_an_object_a_line(run, expected):
     for names in (["a.wav"], [*expected]):
         lines = run(*names, "--format", "json", "--lang", "ru")[0].splitlines()
@@ -91,7 +83,6 @@ def test_json_is_an_object_a_line(run, expected):
             assert segment["end"] == pytest.approx(SECONDS[row["path"][0]], abs=1e-3)
 
 
-@segmented
 def test_a_folder_gets_a_file_of_each_format(run, expected, tmp_path):
     out = tmp_path / "new/out"
     shown, _, _ = run("a.wav", "d.wav", "--format", "txt,vtt", "--output_dir", str(out))
@@ -101,7 +92,6 @@ def test_a_folder_gets_a_file_of_each_format(run, expected, tmp_path):
     assert "--> 00:00:00.700\n" in (out / "d.vtt").read_text("utf-8")
 
 
-@segmented
 def test_subtitles_of_several_files_are_files(run, tmp_path):
     assert "--> 00:00:00,500\n" in run("a.wav", "--format", "srt")[0]
     assert not [*tmp_path.glob("*.srt")]
@@ -109,7 +99,6 @@ def test_subtitles_of_several_files_are_files(run, tmp_path):
     assert {p.name for p in tmp_path.glob("*.srt")} == {"a.srt", "b.srt"}
 
 
-@segmented
 @pytest.mark.parametrize("words", [[], ["-"], ["a.wav", "-"]])
 def test_a_list_comes_from_standard_input(run, expected, words, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("c.wav\n\nd.wav\n"))
@@ -118,7 +107,6 @@ def test_a_list_comes_from_standard_input(run, expected, words, monkeypatch):
     assert lines == [f"{clip}\t{expected[clip]}" for clip in wanted]
 
 
-@segmented
 def test_unreadable_files_are_named_and_the_others_go_on(run, expected, tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
     soundfile.write("nan.wav", np.array([0.0, np.nan]), 16_000, "FLOAT")
@@ -132,7 +120,6 @@ def test_unreadable_files_are_named_and_the_others_go_on(run, expected, tmp_path
     assert "but 4 of 6 are not" in error and not (tmp_path / "ran").exists()
 
 
-@segmented
 def test_groups_change_nothing(run, expected, monkeypatch):
     whole = run(*expected)[0]
     monkeypatch.setattr(transcribe, "GROUP", 2)
@@ -150,7 +137,6 @@ def test_groups_are_bounded_in_files_and_seconds(clips, monkeypatch):
     assert groups == [["a.wav"], ["b.wav", "c.wav"], ["d.wav", "e.wav"]]
 
 
-@segmented
 def test_what_was_done_before_an_interruption_stays(run, expected, monkeypatch):
     """And with --skip_done only the rest is done afterwards."""
     monkeypatch.setattr(transcribe, "GROUP", 2)

@@ -1,11 +1,14 @@
 """Whatever the file, one channel at 16 kHz; whatever is wrong, one clear error."""
 
 import os
+import sys
 
+import av
 import numpy as np
 import pytest
 import soundfile
 
+from espnet_lora_experts.whisper import audio
 from espnet_lora_experts.whisper.audio import convert_audio, read_audio
 
 
@@ -27,7 +30,7 @@ def test_samples_are_the_files(tmp_path):
     assert np.array_equal(read_audio(str(path)), samples)
 
 
-@pytest.mark.parametrize("extension", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3"])
 def test_formats_hold_the_same_sound(tmp_path, extension):
     samples = tone(16_000)
     read = read_audio(write(tmp_path / f"a.{extension}", samples))
@@ -51,6 +54,52 @@ def test_other_rates_become_16_khz(tmp_path, rate, channels):
     assert read.dtype == np.float32
     inner = slice(800, -800)  # away from the resampler's edges
     np.testing.assert_allclose(read[inner], tone(16_000)[inner], atol=0.01)
+
+
+def test_a_long_file_is_read_in_blocks(tmp_path, monkeypatch):
+    """Whose borders leave no trace, in resampling neither."""
+    samples = np.stack([tone(44_100), tone(44_100, hertz=900)], axis=1)
+    path = write(tmp_path / "a.wav", samples, 44_100)
+    whole = read_audio(path)
+    monkeypatch.setattr(audio, "BLOCK", 999)
+    np.testing.assert_allclose(read_audio(path), whole, atol=1e-6)
+
+
+def write_aac(path, samples, rate):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=rate)
+        stream.layout = "stereo"
+        planes = np.ascontiguousarray(samples.T, np.float32)
+        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout="stereo")
+        frame.rate = rate
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    return path
+
+
+def test_m4a_is_read_by_ffmpeg(tmp_path):
+    stereo = np.stack([tone(44_100, 2.0)] * 2, axis=1)
+    read = read_audio(write_aac(tmp_path / "a.m4a", stereo, 44_100))
+    assert read.dtype == np.float32 and 32_000 <= len(read) < 34_000
+    spectrum = np.abs(np.fft.rfft(read[8_000:24_000]))
+    assert spectrum.argmax() == 440
+    assert np.abs(read[8_000:24_000]).max() == pytest.approx(0.5, abs=0.05)
+
+
+def test_what_reads_m4a_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    path = write_aac(tmp_path / "a.m4a", np.zeros((9_000, 2)), 44_100)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match="a.m4a must be .* pip install av, or ffmpeg"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5])
+def test_half_an_m4a_is_named(tmp_path, kept):
+    whole = write_aac(tmp_path / "a.m4a", np.zeros((9_000, 2)), 44_100).read_bytes()
+    path = tmp_path / "half.m4a"
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match="half.m4a must be a readable audio file"):
+        read_audio(path)
 
 
 @pytest.mark.parametrize("channels", [1, 2])

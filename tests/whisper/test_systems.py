@@ -7,10 +7,11 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from espnet_lora_experts.experts.bank import count_parameters, lora_config
 from espnet_lora_experts.experts.distill import sequence_mean
-from espnet_lora_experts.experts.gate import VANILLA, everywhere, fused, one_hot
+from espnet_lora_experts.experts.gate import VANILLA, everywhere, fused, one_hot, soft
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.systems import (
     Experts,
+    Mixture,
     MoLE,
     Single,
     System,
@@ -38,6 +39,7 @@ def make(make_mole):
         if name == "mole":
             return make_mole(*args)
         systems = {"vanilla": System(LANGUAGES), "experts": Experts(LANGUAGES)}
+        systems["mixture"] = Mixture(LANGUAGES, {"es": 0.7, "ja": -0.4})
         return systems.get(name) or Single(LANGUAGES, "ru")
 
     return build
@@ -172,9 +174,28 @@ def test_mole_needs_an_expert_of_each_language(trio):
 
 
 @torch.no_grad()
+def test_mixture_is_the_soft_gate_of_its_weights(trio, make, mel):
+    """Which sums up outputs instead of weights."""
+    weight_BE = torch.tensor([[0.7, -0.4]]).repeat(4, 1)
+    x_BPD, valid_BP = trio.embed(*mel)
+    found = trio.encode_layer(0, x_BPD, valid_BP, make("mixture").encoder_gate(0, None))
+    gate = soft(["es", "ja"], weight_BE)
+    torch.testing.assert_close(found, trio.encode_layer(0, x_BPD, valid_BP, gate))
+
+
+@pytest.mark.parametrize(
+    ("name", "experts"),
+    [("vanilla", []), ("single", ["ru"]), ("mixture", ["es", "ja"])]
+    + [("experts", LANGUAGES), ("mole", LANGUAGES)],
+)
+def test_a_system_names_its_experts(trio, make, name, experts):
+    assert make(name).experts == experts
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "lang"),
-    [("vanilla", None), ("single", None), ("mole", None)]
+    [("vanilla", None), ("single", None), ("mole", None), ("mixture", None)]
     + [("vanilla", "ja"), ("single", "ja"), ("mole", "ja"), ("experts", "ja")],
 )
 def test_folded_system_is_the_gated_one(trio, make, mel, name, lang):
@@ -200,6 +221,7 @@ def test_folded_system_is_the_gated_one(trio, make, mel, name, lang):
     [
         ("vanilla", "ja", 0),
         ("single", None, 32),
+        ("mixture", None, 32),
         ("experts", None, 0),
         ("experts", "ja", 32),
         ("mole", None, 6),

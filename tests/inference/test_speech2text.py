@@ -1,6 +1,8 @@
 """Speech to text: any input, any batch, the language given or found."""
 
 import json
+import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,58 +10,17 @@ import soundfile
 import torch
 
 import espnet_lora_experts
-from espnet_lora_experts import inference
 from espnet_lora_experts.inference import Speech2Text
-from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.folder import save_system
-from espnet_lora_experts.whisper.systems import Experts, MoLE, Single
+from espnet_lora_experts.inference import batches as sizes
+from espnet_lora_experts.inference import speech2text as module
+from espnet_lora_experts.inference.recordings import Recording
+from espnet_lora_experts.inference.segmentation import Segmentation
+from espnet_lora_experts.whisper.systems import Single
 
 LANGS = ["es", "ru", "ja"]
 GIVEN = ["ru", "es", "ru", "ja", "es"]  # mixed, not sorted
 SYSTEMS = ["vanilla", "multi", "mono", "mole"]
 every_system = pytest.mark.parametrize("name", SYSTEMS)
-
-
-@pytest.fixture(scope="module")
-def clips():
-    """Five clips whose order is not that of their lengths."""
-    rng = np.random.RandomState(0)
-    lengths = (9000, 24000, 4000, 16000, 12345)
-    return [rng.uniform(-0.5, 0.5, n).astype(np.float32) for n in lengths]
-
-
-@pytest.fixture(scope="module")
-def whisper(folder_30s):
-    return Backbone.from_pretrained(str(folder_30s))
-
-
-@pytest.fixture(scope="module")
-def folders(folder_30s, add_random, tmp_path_factory):
-    """Exported systems."""
-    backbone = Backbone.from_pretrained(str(folder_30s))
-    add_random(backbone.bank, [*LANGS, "multi"])
-    torch.manual_seed(0)
-    systems = {
-        "multi": Single(LANGS, "multi"),
-        "mono": Experts(LANGS),
-        "mole": MoLE(backbone, LANGS, 1),
-    }
-    path = tmp_path_factory.mktemp("systems")
-    for name, system in systems.items():
-        save_system(path / name, backbone, system)
-    return {name: path / name for name in systems}
-
-
-@pytest.fixture
-def load(whisper, folders):
-    """A recognizer of a system."""
-
-    def load(name, **options):
-        if name == "vanilla":
-            return Speech2Text.vanilla(whisper, LANGS, **options)
-        return Speech2Text.from_pretrained(folders[name], **options)
-
-    return load
 
 
 def same(results, others):
@@ -100,7 +61,7 @@ def test_batches_of_the_decoder_fit(load, clips, monkeypatch, name, most):
     speech2text = load("multi", batch_seconds=0.1)
     assert [len(b) for b in speech2text._decoder_batches(clips)] == [5]
     expected = speech2text(clips)
-    monkeypatch.setattr(inference, name, most)
+    monkeypatch.setattr(sizes, name, most)
     batches = speech2text._decoder_batches(clips)
     assert max(map(len, batches)) == 2 and sum(map(len, batches)) == 5
     same(speech2text(clips), expected)
@@ -185,7 +146,7 @@ def test_folding_the_gates_changes_nothing(load, clips, name):
     speech2text = load(name, maxlenratio=0)
     for clip, lang in zip(clips, GIVEN, strict=True):
         [unfolded] = speech2text.recognizer(speech2text._encode([clip], [lang]), [lang])
-        same([speech2text(clip, lang)], [speech2text._result(unfolded)])
+        same([speech2text(clip, lang)], [speech2text._said(unfolded)])
 
 
 def test_experts_differ_by_language(load, clips):
@@ -238,10 +199,13 @@ def test_autocast_changes_rounding_only(load, clips, name):
 def test_other_gates_keep_all_options(load):
     options = {"pad_to_30s": True, "batch_seconds": 7.0, "autocast": "bfloat16"}
     options |= {"finder": load("vanilla"), "beam_size": 3, "maxlenratio": 0.5}
-    mono = load("mono", **options)
+    mono = load(
+        "mono", segmentation="windows", max_segment=9.0, min_pause=2.0, **options
+    )
     other = mono.with_system(Single(LANGS, "es"))
     state = vars(other) | vars(other.recognizer.options)
     assert {name: state[name] for name in options} == options
+    assert other.segmentation == mono.segmentation == Segmentation("windows", 9.0, 2.0)
     assert other.system.expert == "es" and other.backbone is mono.backbone
 
 
@@ -285,8 +249,6 @@ def test_wrong_languages_are_errors(load, clips, lang, message):
 @pytest.mark.parametrize(
     "speech, message",
     [
-        (np.zeros(0, np.float32), r"must be one channel .*got shape \(0,\)"),
-        (np.zeros(480_001, np.float32), r"30 s.*got shape \(480001,\); split"),
         (np.zeros((100, 2), np.float32), r"got shape \(100, 2\)"),
         ("nowhere.wav", "nowhere.wav must be a readable audio file"),
     ],
@@ -330,6 +292,100 @@ def test_vanilla_may_be_told_otherwise(whisper):
 def test_folder_of_two_passes_says_how_to_have_them(whisper, tmp_path):
     with pytest.raises(ValueError, match=r"must be a system by itself, but two_pass"):
         Speech2Text.from_pretrained(describe(tmp_path, whisper, "two_pass"), whisper)
+
+
+NOISE = np.random.RandomState(1).uniform(-0.5, 0.5, 35 * 16_000).astype(np.float32)
+CUT = {"segmentation": "windows", "max_segment": 10.0}
+
+
+@pytest.mark.parametrize("name", ["multi", "mole"])
+def test_a_long_recording_is_its_segments(load, clips, name):
+    """Each segment is what it is as a clip of its own, its language included."""
+    speech2text = load(name, **CUT)
+    short, long = speech2text([clips[0], NOISE])
+    assert [(s.start, s.end) for s in short.segments] == [(0.0, 9000 / 16_000)]
+    assert len(long.segments) > 3
+    cuts = [round(s.start * 16_000) for s in long.segments] + [len(NOISE)]
+    assert long.segments[-1].end == 35.0
+    parts = [NOISE[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    same(long.segments, speech2text(parts))
+    same([short], [speech2text(clips[0])])
+
+
+def test_given_language_is_that_of_all_segments(load):
+    result = load("mono", **CUT)(NOISE, "ja")
+    assert {segment.lang for segment in result.segments} == {"ja"} == {result.lang}
+
+
+def test_two_pass_finds_the_language_of_each_segment(load):
+    finder = load("vanilla")
+    finder.find_languages = lambda clips: GIVEN[: len(clips)]
+    result = load("mono", **CUT).two_pass(finder)(NOISE)
+    count = len(result.segments)
+    assert [segment.lang for segment in result.segments] == GIVEN[:count]
+
+
+@pytest.mark.parametrize("seconds", [1, 29, 35, 120])
+@pytest.mark.parametrize("segmentation", ["auto", "vad", "windows"])
+def test_silence_has_no_segment_and_no_text(load, clips, seconds, segmentation):
+    silence = np.zeros(seconds * 16_000, np.float32)
+    speech2text = load("multi", segmentation=segmentation)
+    for lang in (None, "ru"):
+        result = speech2text(silence, lang)
+        assert (result.text, result.tokens, result.segments) == ("", [], ())
+        assert result.lang == (lang or "") and result.score == 0 and result.ended
+    if segmentation != "vad":
+        done = []
+        _, said, _ = speech2text([silence, clips[0], silence], progress=done.append)
+        same([said], [speech2text(clips[0])])
+        assert sum(done) == 3
+
+
+def test_progress_counts_recordings_not_segments(load, clips, monkeypatch):
+    monkeypatch.setattr(sizes, "MOST_ROWS", 1)
+    done = []
+    load("multi", **CUT)([NOISE, clips[0], NOISE], progress=done.append)
+    assert len(done) > 8 and sum(done) == 3 and set(done) == {0, 1}
+
+
+def test_only_one_pool_of_recordings_is_held(load, monkeypatch):
+    """What was transcribed is freed before more is read."""
+    held, alive = [], []
+
+    def watched(speech, cut):
+        for one in speech:
+            samples = one()
+            alive.append(sum(samples_of() is not None for samples_of in held))
+            held.append(weakref.ref(samples))
+            yield [Recording(samples, cut(samples))]
+            del samples
+
+    monkeypatch.setattr(module, "pools", watched)
+    results = load("multi")([partial(np.ones, 4000, np.float32)] * 3)
+    assert len(results) == 3 and alive == [0, 0, 0]
+
+
+def test_a_language_that_whisper_lacks_borrows_a_token(whisper, clips):
+    """Asturian is told by the Spanish token; Esperanto's too."""
+    speech2text = Speech2Text.vanilla(whisper, ["ast", "ru"])
+    result = speech2text(clips[0], "ast")
+    spanish = Speech2Text.vanilla(whisper, ["es", "ru"])(clips[0], "es")
+    assert (result.lang, result.tokens) == ("ast", spanish.tokens)
+
+
+def test_device_is_where_everything_is(load, folders):
+    assert load("mole", device="cpu").backbone.hf.device.type == "cpu"
+    with pytest.raises(ValueError, match="device must be one that torch .* got abacus"):
+        load("multi", device="abacus")
+
+
+@pytest.mark.parametrize("content", [None, "not json", '{"type": "single"}'])
+def test_a_folder_that_is_no_model_is_named(tmp_path, content):
+    if content:
+        (tmp_path / "system.json").write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        Speech2Text.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(error.value)
 
 
 def test_exported_at_the_top():
