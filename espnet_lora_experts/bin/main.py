@@ -19,7 +19,9 @@ from espnet_lora_experts import __version__, packaged
 from espnet_lora_experts.bin import cli
 
 PROG = "espnet-lora-experts"
-ESPNET_202511 = "espnet==202511 torchaudio==2.11.0 ci_sdr==0.0.2 fast-bss-eval==0.1.3"
+ESPNET_202511 = (
+    "espnet==202511 omniio==0.1.2 torchaudio==2.11.0 ci_sdr==0.0.2 fast-bss-eval==0.1.3"
+)
 """As in setup.py, which a wheel does not carry."""
 EXAMPLES = f"""examples:
   {PROG} recipe my_recipe                  # then cd my_recipe && ./run.sh

@@ -56,7 +56,10 @@ def _read(path: str) -> np.ndarray:
     except soundfile.LibsndfileError as error:
         if not os.path.isfile(path):
             raise
-        return _collect(_by_ffmpeg(path, error))
+        samples_S = _collect(_by_ffmpeg(path, error))
+        if len(samples_S) == 0:  # FFmpeg takes some files for what they are not
+            raise
+        return samples_S
 
 
 def _collect(blocks: Iterable[np.ndarray]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """One script for all commands: it teaches, finds them, and stays quick."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys

@@ -166,7 +166,10 @@ def test_an_expert_of_another_whisper_is_an_error(mono, make_whisper, tmp_path):
     other = Backbone(make_whisper(d_model=32))
     other.bank.add("fr", lora_config(2))
     save_expert(other.bank, "fr", tmp_path / "fr")
-    with pytest.raises(ValueError, match="fr: .* must be .* for this backbone"):
+    wrong = "fr must be an expert of a backbone of this size"
+    with pytest.raises(ValueError, match=wrong):
+        ValueError, match="fr must be an expert of a backbone of this size"
+    ):
         mono.experts.add("fr", tmp_path / "fr")
     with pytest.raises(FileNotFoundError, match="must be a PEFT adapter folder"):
         mono.experts.add("fr", tmp_path)

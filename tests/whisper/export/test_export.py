@@ -74,7 +74,7 @@ def test_experts_are_not_one_whisper(saved, tmp_path, name, to):
         ("multi", {"lang": "xx"}, "language must be a code of the table, but got 'xx'"),
         ("multi", {"with_backbone": True}, "multi is folded into its backbone; leave"),
         ("mole", {"dtype": "float16"}, "--dtype must be left out for the experts of"),
-        ("none", {}, "none must be a system's folder, but has no system.json"),
+        ("none", {}, "none must be a system's folder, or a hub id"),
     ],
 )
 def test_what_a_system_has_not_is_named(saved, tmp_path, name, options, message):
