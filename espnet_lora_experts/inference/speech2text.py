@@ -70,14 +70,17 @@ class Speech2Text(ClipRecognizer):
         folder: str | os.PathLike,
         backbone: Backbone | None = None,
         device: str | torch.device | None = None,
+        languages: Sequence[str] | None = None,
         **kwargs,
     ) -> Speech2Text:
-        """Loads a system's folder, as training exports it.
+        """Loads a system, as training exports it, or a LoRA of plain PEFT.
 
         Args:
-            folder: With a ``system.json``; of type vanilla, see :meth:`vanilla`.
+            folder: Its folder or its id on the hub, ``user/name`` or
+                ``user/name@revision``; of type vanilla, see :meth:`vanilla`.
             backbone: A Whisper in memory to use, where it is the right one.
             device: ``cpu``, ``cuda``, ...; None: where the backbone is.
+            languages: Of a LoRA whose model card names none.
             kwargs: See the class.
 
         Raises:
@@ -85,7 +88,7 @@ class Speech2Text(ClipRecognizer):
             ValueError: A file is broken, the device is not there, or the folder holds
                 no system by itself, as that of two passes; see :meth:`two_pass`.
         """
-        backbone, system, what = load_system(folder, backbone)
+        backbone, system, what = load_system(folder, backbone, languages)
         device = _usable(device or backbone.hf.device)
         backbone, system = backbone.to(device), system.to(device)
         if what["type"] == VANILLA:
