@@ -12,7 +12,6 @@ Needs gradio: pip install "espnet_lora_experts[demo]".
 from __future__ import annotations
 
 import argparse
-import copy
 import html
 import logging
 import os
@@ -23,11 +22,9 @@ import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
-from torch import nn
 from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
@@ -156,8 +153,7 @@ def load_systems(
         whisper = Backbone.from_pretrained(frozen[0]["name"]).to(device)
     systems = {}
     for name in tqdm(names, desc="loading", ncols=79):
-        own = None if whisper is None else share_weights(whisper)
-        system = Speech2Text.from_pretrained(expdir / name, own)
+        system = Speech2Text.from_pretrained(expdir / name, whisper)
         system.backbone.to(device)
         system.system.to(device)
         if whats[name]["type"] == "experts":
@@ -165,18 +161,6 @@ def load_systems(
             system.two_pass(Speech2Text.vanilla(system.backbone, codes))
         systems[name] = system
     return systems
-
-
-def share_weights(whisper: Backbone) -> Backbone:
-    """The same Whisper in the same memory, with a bank of its own.
-
-    Systems name their experts alike (``student``), which one bank could not hold.
-    """
-    shared: dict[int, Any] = {
-        id(weight): nn.Parameter(weight.data, requires_grad=False)
-        for weight in whisper.parameters()
-    }
-    return copy.deepcopy(whisper, shared)
 
 
 def name_of(code: str) -> str:

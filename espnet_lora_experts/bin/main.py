@@ -77,7 +77,7 @@ TABLE = {
     "evaluate": {
         "decode": Command("decode", "test sets with every system"),
         "score": Command("score", "WER, CER and LID of what was decoded"),
-        "report": Command("report", "the results as a page of charts", extra="report"),
+        "report": Command("report", "the results as a page of charts"),
     },
 }
 COMMANDS = {name: command for part in TABLE.values() for name, command in part.items()}

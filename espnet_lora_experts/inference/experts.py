@@ -138,7 +138,7 @@ class ExpertView(Collection[str]):
                 f"{type(system).__name__}; use() one expert or mix() some first"
             )
         with backbone.bank.folded(partial(system.folding, lang=None)):
-            hf = _without_experts(backbone.hf)
+            hf = _without_experts(backbone)
         folded = Backbone(hf, name=backbone.name).to(backbone.hf.device)
         return speech2text.with_system(System(system.languages), folded)
 
@@ -149,16 +149,12 @@ class ExpertView(Collection[str]):
         return list(dict.fromkeys([*known, *new]))
 
 
-def _without_experts(hf):
-    """A copy of a Whisper from transformers: its weights, plain linear layers."""
-    state = {
-        key.replace(".base_layer.", "."): value.clone()
-        for key, value in hf.state_dict().items()
-        if ".lora_" not in key
-    }
+def _without_experts(backbone: Backbone):
+    """A copy of its Whisper for transformers: its weights, plain linear layers."""
+    state = {key: weight.clone() for key, weight in backbone.plain_state().items()}
     with torch.device("meta"):
-        plain = type(hf)(copy.deepcopy(hf.config))
+        plain = type(backbone.hf)(copy.deepcopy(backbone.config))
     plain.load_state_dict(state, assign=True)
     plain.tie_weights()
-    plain.generation_config = copy.deepcopy(hf.generation_config)
+    plain.generation_config = copy.deepcopy(backbone.hf.generation_config)
     return plain

@@ -9,6 +9,7 @@ U text positions, D width, K vocabulary.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -87,6 +88,28 @@ class Backbone(nn.Module):
             folder, dtype=torch.float32
         )
         return cls(hf, name=str(name), **kwargs)
+
+    def plain_state(self) -> dict[str, Tensor]:
+        """The weights by transformers' names, experts left out; not copied."""
+        return {
+            key.replace(".base_layer.", "."): weight
+            for key, weight in self.hf.state_dict().items()
+            if ".lora_" not in key
+        }
+
+    def twin(self) -> Backbone:
+        """The same Whisper in the same memory, with an empty bank of its own.
+
+        For another system whose experts have the names of this one's.
+        """
+        shared = {
+            id(weight): nn.Parameter(weight.data, requires_grad=False)
+            for weight in self.parameters()
+        }
+        twin = copy.deepcopy(self, shared)
+        for name in twin.bank.names:
+            twin.bank.drop(name)
+        return twin
 
     def train(self, mode: bool = True) -> Backbone:
         """Whisper itself stays in evaluation mode: no dropout, no layer drop."""

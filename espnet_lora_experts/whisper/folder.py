@@ -101,7 +101,8 @@ def load_system(
             either, ``user/name`` or ``user/name@revision``, see
             :func:`~.snapshot.fetch`.
         backbone: Use this Whisper, if it is the right one, instead of loading another;
-            experts of the same names in its bank are replaced.
+            where its bank has experts of the same names already, a twin of it is
+            used, which shares its memory.
         languages: Of an adapter whose model card does not name them.
 
     Returns:
@@ -120,8 +121,8 @@ def load_system(
     backbone = source.find_backbone(backbone)
     what["backbone"]["sha256"] = backbone.sha256  # an adapter of others lacks it
     experts = what.get("experts", {})  # vanilla does not say that it has none
-    for expert in set(backbone.bank.names) & set(experts):
-        backbone.bank.drop(expert)
+    if set(backbone.bank.names) & set(experts):
+        backbone = backbone.twin()
     for expert, place in experts.items():
         load_expert(backbone.bank, expert, path / place, backbone.sha256)
     try:

@@ -168,6 +168,7 @@ def test_an_expert_of_another_whisper_is_an_error(mono, make_whisper, tmp_path):
     save_expert(other.bank, "fr", tmp_path / "fr")
     wrong = "fr must be an expert of a backbone of this size"
     with pytest.raises(ValueError, match=wrong):
+        mono.experts.add("fr", tmp_path / "fr")
     with pytest.raises(FileNotFoundError, match="must be a PEFT adapter folder"):
         mono.experts.add("fr", tmp_path)
     assert list(mono.experts) == ["es", "ru", "ja"]

@@ -116,15 +116,25 @@ def test_given_backbone_that_is_another_is_not_used(tmp_path, make, make_whisper
     assert other.bank.names == []
 
 
-def test_experts_of_the_same_name_are_replaced(tmp_path, make, trio, mel, langs):
+def test_systems_with_experts_of_one_name_leave_each_other(
+    tmp_path, make, trio, mel, langs
+):
+    """In one Whisper's memory, each with its own experts; as it was saved."""
     _, system = make("experts")
     save_system(tmp_path, trio, system)
-    expected = logits(trio, system, mel, langs)
+    saved = logits(trio, system, mel, langs)
     for _, parameter in trio.bank.parameters_of("ru"):
         parameter.data.zero_()
-    load_system(tmp_path, trio)
-    assert sorted(trio.bank.names) == sorted(LANGUAGES)
-    assert torch.equal(logits(trio, system, mel, langs), expected)
+    changed = logits(trio, system, mel, langs)
+    twin, loaded, _ = load_system(tmp_path, trio)
+    assert sorted(twin.bank.names) == sorted(LANGUAGES)
+    assert torch.equal(logits(twin, loaded, mel, langs), saved)
+    assert torch.equal(logits(trio, system, mel, langs), changed)
+    assert not torch.equal(saved, changed)
+    tokens = [x.hf.model.decoder.embed_tokens.weight for x in (trio, twin)]
+    assert tokens[0].data_ptr() == tokens[1].data_ptr()
+    with twin.bank.folded(lambda key: loaded.folding(key, "es")):  # of the twin only
+        assert torch.equal(logits(trio, system, mel, langs), changed)
 
 
 def test_missing_parts_are_named(tmp_path, make):

@@ -17,8 +17,6 @@ from espnet_lora_experts.whisper.prompt import NO_TIMESTAMPS, TRANSCRIBE, Prompt
 from espnet_lora_experts.whisper.systems import System
 
 TRANSLATE = "<|translate|>"
-BASE = ".base_layer"
-"""What PEFT puts into the name of a weight that has a LoRA."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,7 @@ def fold(
             "become one Whisper, but got None; give lang"
         )
     with backbone.bank.folded(partial(system.folding, lang=lang)):
-        tensors = backbone.hf.state_dict()
-    state = {k.replace(BASE, ""): v for k, v in tensors.items() if ".lora_" not in k}
+        state = backbone.plain_state()
     del state[TIED]
     source = hub.resolve(backbone.name)
     prompter = Prompter(source)
