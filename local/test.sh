@@ -48,6 +48,19 @@ run_pytest() {
   return "$rc"
 }
 
+# What whole recipes and pages are tested with: Debian's packages, where this is root's.
+test_packages() {
+  local missing=()
+  PATH=$PATH:/usr/lib/sctk/bin command -v sclite >/dev/null || missing+=(sctk)
+  command -v chromium >/dev/null || missing+=(chromium)
+  command -v perl >/dev/null || missing+=(perl)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1 && return
+  fi
+  echo "not found: ${missing[*]}; tests that need them are skipped or fail (as root: apt-get install ${missing[*]})"
+}
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 local/setup.sh
 PATH=$(local/setup.sh --venv)/bin:$PATH
@@ -58,6 +71,7 @@ step "mypy" mypy
 step "shellcheck" shell_scripts
 step "unit tests" run_pytest -m "not integration"
 if ! $quick && [ -d tests/integration ]; then
+  test_packages
   step "integration tests" run_pytest -m integration
 fi
 [ ${#failed[@]} = 0 ]
