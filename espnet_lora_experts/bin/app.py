@@ -153,9 +153,7 @@ def load_systems(
         whisper = Backbone.from_pretrained(frozen[0]["name"]).to(device)
     systems = {}
     for name in tqdm(names, desc="loading", ncols=79):
-        system = Speech2Text.from_pretrained(expdir / name, whisper)
-        system.backbone.to(device)
-        system.system.to(device)
+        system = Speech2Text.from_pretrained(expdir / name, whisper, device)
         if whats[name]["type"] == "experts":
             codes = system.system.languages
             system.two_pass(Speech2Text.vanilla(system.backbone, codes))

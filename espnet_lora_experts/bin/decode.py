@@ -193,10 +193,8 @@ def load(task: Task, backbone: Backbone, args) -> Speech2Text:
     if name == "vanilla":
         return vanilla()
     tuned = Speech2Text.from_pretrained(
-        task.trained, backbone, pad_to_30s=padded, **kwargs
+        task.trained, backbone, backbone.hf.device, pad_to_30s=padded, **kwargs
     )
-    tuned.backbone.to(backbone.hf.device)
-    tuned.system.to(backbone.hf.device)
     return tuned.two_pass(vanilla()) if name == "two_pass" else tuned
 
 

@@ -14,7 +14,7 @@ from espnet_lora_experts.inference.result import Transcript
 from espnet_lora_experts.whisper import systems
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.decoding import DecodeOptions, Recognizer
-from espnet_lora_experts.whisper.features import FRAME_PAIR, MARGIN, MAX_SAMPLES
+from espnet_lora_experts.whisper.features import FRAME_PAIR, MARGIN, MAX_SAMPLES, stack
 from espnet_lora_experts.whisper.precision import autocast_context, autocast_type
 from espnet_lora_experts.whisper.prompt import Prompter
 from espnet_lora_experts.whisper.systems import System
@@ -124,11 +124,7 @@ class ClipRecognizer:
 
     def _encode(self, clips: Sequence[np.ndarray], langs):
         device = self.backbone.hf.device
-        lengths = torch.tensor([len(clip) for clip in clips], device=device)
-        speech = torch.zeros(len(clips), int(lengths.max()), device=device)
-        for row, clip in zip(speech, clips, strict=True):
-            row[: len(clip)] = torch.from_numpy(clip)
-        features = self.backbone.log_mel(speech, lengths, self.pad_to_30s)
+        features = self.backbone.log_mel(*stack(clips, device), self.pad_to_30s)
         with self._autocast():
             return systems.encode(self.backbone, self.system, *features, route=langs)
 

@@ -11,7 +11,6 @@ from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.folder import experts_of
 from espnet_lora_experts.whisper.systems import MoLE, Single
 
 
@@ -106,7 +105,7 @@ def deployed_parameters(backbone: Backbone, system) -> int:
         return whisper
     total = whisper + sum(p.numel() for p in system.parameters())
     merged = getattr(system, "fusion", None)
-    for i, name in enumerate(experts_of(system)):
+    for i, name in enumerate(system.experts):
         for key, parameter in bank.parameters_of(name):
             layer = key.rsplit(".", 2)[0]
             if not isinstance(system, MoLE) or layer not in merged.index or i == 0:

@@ -10,8 +10,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from espnet_lora_experts.experts.adapter import CONFIG
-from espnet_lora_experts.whisper import card_facts, card_scores
-from espnet_lora_experts.whisper.card_scores import TASK, hub_code, named, table
+from espnet_lora_experts.whisper import card_facts, card_scores, languages
+from espnet_lora_experts.whisper.card_scores import TASK, hub_code, table
 from espnet_lora_experts.whisper.description import read_json
 from espnet_lora_experts.whisper.snapshot import HUB_ID
 
@@ -156,7 +156,10 @@ class Pages:
     ) -> list[list[str]]:
         """What the model is."""
         what, sha256 = self.what, self.what["backbone"]["sha256"]
-        rows = [["", ""], ["languages", ", ".join(named(code) for code in codes)]]
+        rows = [
+            ["", ""],
+            ["languages", ", ".join(languages.title(code) for code in codes)],
+        ]
         rows.append(["backbone", f"{self._base}, sha256 {sha256[:12]}"])
         rows += [["LoRA", text] for text in dict.fromkeys(map(_lora, adapters))]
         mole = what.get("mole", {}) if kind == "mole" else {}
@@ -215,7 +218,7 @@ def _data(folders: Iterable[Path], codes: Sequence[str]) -> list[str]:
     for folder in folders:
         sets, data = card_facts.training_data(folder)
         rows = [
-            [named(code), f"{data[code][0]:,}", f"{data[code][1]:.2f}"]
+            [languages.title(code), f"{data[code][0]:,}", f"{data[code][1]:.2f}"]
             for code in codes
             if code in data
         ]

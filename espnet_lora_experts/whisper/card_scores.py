@@ -30,7 +30,11 @@ def page(scores: Scores, meta: Scores, codes: Sequence[str]) -> list[str]:
             so it is left out where the card is of some of them.
     """
     modes = _modes(scores, codes)
-    header, rows, average = ["language"], [[named(code)] for code in codes], ["average"]
+    header, rows, average = (
+        ["language"],
+        [[languages.title(code)] for code in codes],
+        ["average"],
+    )
     for mode, of in modes.items():
         header += [f"{metric.upper()}, {MODES[mode]}" for metric in METRICS]
         low, high = of["ci95"]
@@ -94,16 +98,6 @@ def table(rows: Rows) -> list[str]:
     """
     header, *body = [f"| {' | '.join(row)} |" for row in rows]
     return [header, "|" + "---|" * len(rows[0]), *body]
-
-
-def named(code: str) -> str:
-    """A language's name and code.
-
-    Example:
-        >>> named("es")
-        'Spanish (es)'
-    """
-    return f"{languages.get(code).name.title()} ({code})"
 
 
 def hub_code(code: str) -> str:

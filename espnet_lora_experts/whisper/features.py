@@ -5,6 +5,9 @@ Names of dimensions: B batch, S samples, T mel frames, M mel bins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
@@ -17,6 +20,17 @@ FRAME_PAIR = 2 * HOP  # samples behind one encoder position
 MAX_SAMPLES = 30 * SAMPLE_RATE
 MARGIN = 64 * HOP
 """Zero samples after each utterance: the silence in which Whisper learnt to end."""
+
+
+def stack(
+    clips: Sequence[np.ndarray], device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """Clips as one batch, ``speech_BS`` with zeros after each, and ``lengths_B``."""
+    lengths_B = torch.tensor([len(clip) for clip in clips], device=device)
+    speech_BS = torch.zeros(len(clips), int(lengths_B.max()), device=device)
+    for row_S, clip in zip(speech_BS, clips, strict=True):
+        row_S[: len(clip)] = torch.from_numpy(clip)
+    return speech_BS, lengths_B
 
 
 class LogMel(nn.Module):

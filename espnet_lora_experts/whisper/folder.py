@@ -53,13 +53,6 @@ def describe(backbone: Backbone, system: System) -> dict[str, Any]:
     return what
 
 
-def experts_of(system: System) -> list[str]:
-    """Names of the experts that a system runs."""
-    if isinstance(system, Single):
-        return [system.expert]
-    return system.languages if isinstance(system, Experts) else []
-
-
 def save_system(
     folder: str | os.PathLike,
     backbone: Backbone,
@@ -77,7 +70,7 @@ def save_system(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     what = describe(backbone, system)
-    what["experts"] = {name: f"experts/{name}" for name in experts_of(system)}
+    what["experts"] = {name: f"experts/{name}" for name in system.experts}
     for name, path in what["experts"].items():
         metadata = {"backbone_sha256": backbone.sha256, "expert": name}
         save_expert(backbone.bank, name, folder / path, backbone.name, metadata)

@@ -105,6 +105,16 @@ def get(code: str) -> Language:
     return TABLE[code]
 
 
+def title(code: str) -> str:
+    """A language's name and code.
+
+    Example:
+        >>> title("es")
+        'Spanish (es)'
+    """
+    return f"{get(code).name.title()} ({code})"
+
+
 def _near(code: str) -> list[str]:
     """Codes whose code or name resembles ``code``, best first."""
     word = str(code).lower()

@@ -12,7 +12,7 @@ import torch
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.batching import batches
-from espnet_lora_experts.whisper.features import FRAME_PAIR, MARGIN, MAX_SAMPLES
+from espnet_lora_experts.whisper.features import FRAME_PAIR, MARGIN, MAX_SAMPLES, stack
 from espnet_lora_experts.whisper.systems import Route, System, encode
 
 
@@ -60,10 +60,7 @@ def mean_states(
 
 def _batch(backbone, system, clips, route, pad_to_30s) -> np.ndarray:
     device = backbone.hf.device
-    lengths_B = torch.tensor([len(clip) for clip in clips], device=device)
-    speech_BS = torch.zeros(len(clips), int(lengths_B.max()), device=device)
-    for row, clip in zip(speech_BS, clips, strict=True):
-        row[: len(clip)] = torch.from_numpy(clip)
+    speech_BS, lengths_B = stack(clips, device)
     features = backbone.log_mel(speech_BS, lengths_B, pad_to_30s)
     hidden_BPD = encode(backbone, system, *features, route=route).hidden_BPD
     own_B = (lengths_B + FRAME_PAIR - 1) // FRAME_PAIR

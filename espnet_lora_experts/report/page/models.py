@@ -14,11 +14,11 @@ from espnet_lora_experts.report.page.parts import (
     Key,
     Section,
     colour,
-    language_title,
     symbol,
     system_title,
 )
 from espnet_lora_experts.report.page.projection import project, same_neighbours
+from espnet_lora_experts.whisper import languages
 
 _KEY = re.compile(r"(?:^|\.)(encoder|decoder)\.layers\.(\d+)\.(?:.*\.)?(\w+)$")
 _ORDER = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # others follow
@@ -228,7 +228,7 @@ def states_section(states: States) -> Section:
         " clips whose nearest neighbour, before the flattening, is of their language.",
         charts=panels,
         keys=[
-            Key(SYMBOLS[symbol(n)], colour(n), language_title(lang))
+            Key(SYMBOLS[symbol(n)], colour(n), languages.title(lang))
             for n, lang in enumerate(langs)
         ],
     )

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from espnet_lora_experts.whisper import languages
-
 TITLES = {
     "vanilla": "Whisper as it came",
     "mono": "one LoRA expert per language",
@@ -106,16 +104,6 @@ def system_title(name: str) -> str:
     tag = base.removeprefix(longest).removeprefix("_")
     padded = f", padded to {way.removesuffix('s')} s" if way else ""
     return ": ".join(x for x in (TITLES.get(longest, ""), tag) if x) + padded
-
-
-def language_title(code: str) -> str:
-    """A language's name and code.
-
-    Example:
-        >>> language_title("es")
-        'Spanish (es)'
-    """
-    return f"{languages.get(code).name.title()} ({code})"
 
 
 def colour(number: int) -> str:

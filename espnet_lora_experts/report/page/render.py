@@ -15,10 +15,11 @@ from plotly.offline import get_plotlyjs
 from espnet_lora_experts.report.page import charts, models, records, scores
 from espnet_lora_experts.report.page.lead import wins
 from espnet_lora_experts.report.page.models import Inside
-from espnet_lora_experts.report.page.parts import Section, language_title, system_title
+from espnet_lora_experts.report.page.parts import Section, system_title
 from espnet_lora_experts.report.page.sources import Curve
 from espnet_lora_experts.report.page.worst import Utterance
 from espnet_lora_experts.report.results import Decoded
+from espnet_lora_experts.whisper import languages
 
 FOLDER = Path(__file__).parent
 
@@ -97,7 +98,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "system": system_title,
-        "language": language_title,
+        "language": languages.title,
         "plain": _plain_value,
         "points": lambda value: f"{value:.1f}".replace("-", "\u2212"),
     }

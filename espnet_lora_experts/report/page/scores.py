@@ -14,11 +14,11 @@ from espnet_lora_experts.report.page.parts import (
     Section,
     Table,
     colour,
-    language_title,
     system_title,
 )
 from espnet_lora_experts.report.results import Decoded
 from espnet_lora_experts.report.tables import heading, number
+from espnet_lora_experts.whisper import languages
 
 MODE_KEYS = [
     Key({"circle": "●", "diamond-open": "◇"}[mark], colour(shade), MODES[mode])
@@ -136,7 +136,7 @@ def language_section(scored: Mapping[str, Any]) -> Section:
 
 def _title(lang: str) -> str:
     cer = "" if heading(lang) == lang else ", CER"
-    return language_title(lang) + cer
+    return languages.title(lang) + cer
 
 
 def lid_section(
