@@ -7,7 +7,8 @@ Writes ``output.<job>/1best_recog/{text,token,score,lang}`` as ``asr_inference``
 ``exp/<system>/decode_<mode>/<set>/``, and merges the jobs into that folder.
 Known systems: ``vanilla`` (padded to 30 s), ``two_pass`` (vanilla finds the language,
 then the experts of ``mono``), any folder of ``--expdir`` with a ``system.json``, and
-``NAME@30s``: the system NAME with its clips padded to 30 s.
+``NAME@30s``: the system NAME with its clips padded to 30 s. A clip for which a system
+finds the language that it is told in the other mode is decoded once.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import argparse
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.inference import Result, Speech2Text
+from espnet_lora_experts.inference.memory import Memory
 from espnet_lora_experts.report import decodes
 from espnet_lora_experts.report.kaldi import read_table, write_table
-from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.decoding import DecodeOptions
 from espnet_lora_experts.whisper.description import (
@@ -120,6 +120,15 @@ class Task:
         """Where the results go."""
         return self.expdir / self.system / f"decode_{self.mode}" / self.data.name
 
+    def voice(self, lang: str | None) -> tuple[str, str | None]:
+        """What decodes a clip: the system, and the expert where it takes but one."""
+        if self.mode.startswith(CROSS):
+            return self.system, self.mode.removeprefix(CROSS)
+        name, at, padded = self.system.partition(PADDED)
+        if name not in ("mono", "two_pass"):
+            return self.system, None
+        return f"mono{at}{padded}", lang
+
     @property
     def trained(self) -> Path:
         """The folder of what was trained."""
@@ -131,6 +140,7 @@ def modes_of(system: str, modes: list[str], args) -> list[str]:
     """The modes of a system: experts must be told, two_pass is for not knowing."""
     crossed = args.langs.split() if args.cross and system == "mono" else []
     own = [mode for mode in decodes.modes_of(system) if mode in modes]
+    own.sort()  # agnostic first: most of aware is known then
     return own + [CROSS + expert for expert in crossed]
 
 
@@ -171,6 +181,7 @@ def decode_all(work: Sequence[Task], args) -> None:
     backbone = Backbone.from_pretrained(args.backbone)
     if args.ngpu:
         backbone = backbone.to("cuda")
+    memory = Memory()
     for _, tasks in groupby(work, key=lambda task: task.system):
         recognizer = None
         for task in tasks:
@@ -179,7 +190,7 @@ def decode_all(work: Sequence[Task], args) -> None:
             if task.mode.startswith(CROSS):
                 expert = task.mode.removeprefix(CROSS)
                 who = who.with_system(Single(who.system.languages, expert))
-            decode_set(who, task, args)
+            decode_set(who, task, args, memory)
 
 
 def load(task: Task, backbone: Backbone, args) -> Speech2Text:
@@ -198,31 +209,38 @@ def load(task: Task, backbone: Backbone, args) -> Speech2Text:
     return tuned.two_pass(vanilla()) if name == "two_pass" else tuned
 
 
-def decode_set(recognizer: Speech2Text, task: Task, args) -> None:
+def decode_set(recognizer: Speech2Text, task: Task, args, memory: Memory) -> None:
     """Decodes one job's share of one set; longest clips first."""
     wavs, folder = read_table(task.data / "wav.scp"), task.folder
-    utt2lang = read_table(task.data / "utt2lang")
-    decodes.require(wavs, utt2lang, f"{task.data}/utt2lang")
-    utts = sorted(wavs.items())[args.job - 1 :: args.nj]
-    clips = [read_audio(path) for _, path in utts]
-    known = task.mode != "agnostic"
-    langs = [utt2lang[utt] for utt, _ in utts] if known else None
-    start = time.perf_counter()
-    with tqdm(total=len(clips), desc=f"{folder}", ncols=79, mininterval=5) as bar:
-        results = recognizer(clips, langs, progress=bar.update)
-    seconds = time.perf_counter() - start
-    audio = sum(len(clip) for clip in clips) / 16_000
-    cut = [
-        utt for (utt, _), result in zip(utts, results, strict=True) if not result.ended
-    ]
+    utts = sorted(wavs)[args.job - 1 :: args.nj]
+    langs = known_languages(task, wavs, memory)
+    clips = [(wavs[utt], langs[utt]) for utt in utts]
+    with tqdm(total=len(utts), desc=f"{folder}", ncols=79, mininterval=5) as bar:
+        said = memory.ask(recognizer, clips, task.voice, bar.update)
+    results = [one.result for one in said]
+    cut = [u for u, result in zip(utts, results, strict=True) if not result.ended]
     if cut:
         logging.warning(f"{folder}: {len(cut)} reached the most tokens: {cut[:10]}")
     job = folder / f"output.{args.job}"
-    write_tables(job / "1best_recog", [utt for utt, _ in utts], results)
-    threads = torch.get_num_threads()
-    write_json(
-        job / "decode.json", {"s": seconds, "audio_s": audio, "threads": threads}
-    )
+    write_tables(job / "1best_recog", utts, results)
+    facts = {"s": sum(x.s for x in said), "audio_s": sum(x.audio_s for x in said)}
+    write_json(job / "decode.json", facts | {"threads": torch.get_num_threads()})
+
+
+def known_languages(task: Task, wavs, memory: Memory) -> dict[str, str | None]:
+    """Each utterance's language: given, or as vanilla found it; None: to be found."""
+    utt2lang = read_table(task.data / "utt2lang")
+    decodes.require(wavs, utt2lang, f"{task.data}/utt2lang")
+    if task.mode != "agnostic":
+        return utt2lang
+    if task.system.removesuffix(PADDED) != "two_pass":
+        return dict.fromkeys(wavs)
+    vanilla = replace(task, system="vanilla").voice
+    heard = {utt: memory.get(path, None, vanilla) for utt, path in wavs.items()}
+    return {
+        utt: said.result.lang if said and len(said.result.segments) == 1 else None
+        for utt, said in heard.items()
+    }
 
 
 def write_tables(folder: Path, utts: list[str], results: list[Result]) -> None:
