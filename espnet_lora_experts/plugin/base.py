@@ -163,9 +163,14 @@ class WhisperModel(ESPnetASRModel):
             )
 
     def batch(self, speech, speech_lengths, text, text_lengths, lang) -> Batch:
-        """Features and shifted text of a batch."""
+        """Features and shifted text of a batch, its rows sorted by language."""
         langs = decode_languages(lang)
         self._require_targets(langs)
+        if langs != sorted(langs):  # rows of one expert are neighbours: one product
+            order = sorted(range(len(langs)), key=langs.__getitem__)
+            langs = [langs[i] for i in order]
+            given = (speech, speech_lengths, text, text_lengths)
+            speech, speech_lengths, text, text_lengths = (x[order] for x in given)
         pad = self.training and float(torch.rand(())) < self.pad_to_30s_prob
         with torch.no_grad():
             mel_BTM, frames_B = self.frontend(speech, speech_lengths, pad)

@@ -84,6 +84,13 @@ def test_a_layer_without_a_pair_is_a_linear_layer(frozen):
     torch.testing.assert_close(*grads)
 
 
+@pytest.fixture(params=[False, True], ids=["runs", "batched"])
+def device(request, monkeypatch):
+    """The products as a CPU takes them, and as a GPU does."""
+    monkeypatch.setattr(product, "in_one_product", lambda x: request.param)
+
+
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("which", WHICH)
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 3)])
 def test_product_is_the_formula_and_its_gradient(which, shape):
@@ -92,6 +99,7 @@ def test_product_is_the_formula_and_its_gradient(which, shape):
     assert torch.autograd.gradcheck(lambda *args: gated_linear(*args, which), given)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("which", WHICH)
 @pytest.mark.parametrize("frozen", [[0], [1, 2], [0, 1, 2], [3], [4], [1, 2, 3]])
 def test_what_is_frozen_gets_no_gradient_and_the_rest_gets_its_own(frozen, which):
@@ -106,6 +114,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_gets_its_own(frozen, which
     torch.testing.assert_close(*grads)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("which", WHICH)
 def test_a_gradient_without_memory_of_its_own_is_taken(which):
     """``expand`` makes gradients that no view can flatten."""
@@ -157,6 +166,7 @@ def test_inference_does_not_spoil_later_training():
     assert trained.grad is not None
 
 
+@pytest.mark.usefixtures("device")
 def test_experts_gradients_add_up_in_full_precision():
     """Sums over a batch's rows must not round to bfloat16 at every row."""
     x, W, bias, A, B = (t.detach().float() for t in tensors((4, 3), WHICH[1]))

@@ -34,6 +34,22 @@ def test_mixed_batch_is_its_utterances_one_by_one(build, collate, gradients, kin
         assert (gradient - parts[name]).abs().max() < 1e-4 * scale, name
 
 
+def test_rows_of_a_language_are_neighbours_with_all_that_is_theirs(build, collate):
+    model, together = build("multi").eval(), collate(*UTTS)
+    fields = ("speech", "speech_lengths", "text", "text_lengths", "lang")
+    batch = model.batch(*(together[name] for name in fields))
+    assert batch.langs == ["es", "es", "ja", "ru", "ru"]
+    for row, utt in enumerate(["a2", "a4", "a3", "a1", "a5"]):
+        given = collate(utt)
+        alone = model.batch(*(given[name] for name in fields))
+        assert batch.langs[row] == alone.langs[0]
+        assert batch.frames_B[row] == alone.frames_B[0]
+        tokens, frames = alone.ids_BU.shape[1], int(alone.frames_B[0])
+        assert torch.equal(batch.ids_BU[row, :tokens], alone.ids_BU[0])
+        mel = batch.mel_BTM[row, :frames], alone.mel_BTM[0, :frames]
+        torch.testing.assert_close(*mel)
+
+
 @every_kind
 def test_loss_is_cross_entropy_of_language_text_and_end(build, collate, kind):
     """By hand, for each utterance; the language counts where it must be found."""
@@ -201,7 +217,7 @@ def test_options_are_checked(build, conf, message):
 
 
 def test_features_for_statistics(build, collate):
-    model, given = build("experts"), collate("a1", "a2")
+    model, given = build("experts"), collate("a2", "a1")
     feats = model.collect_feats(given["speech"], given["speech_lengths"])
     batch = model.batch(given["speech"], given["speech_lengths"], **text(given))
     assert torch.equal(feats["feats"], batch.mel_BTM)
