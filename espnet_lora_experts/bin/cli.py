@@ -35,6 +35,13 @@ def parse(
     return parser.parse_args(cmd)
 
 
+def boolean(text: str) -> bool:
+    """Read true or false."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, but got {text!r}")
+    return text.lower() == "true"
+
+
 def _set_defaults(parser: argparse.ArgumentParser, path: Path) -> None:
     values = _read(path)
     known = {action.dest: action for action in parser._actions if action.dest != "help"}

@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import logging
 import random
-import re
 import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -28,14 +27,23 @@ from espnet_lora_experts.bin import cli
 from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE, convert_audio
+from espnet_lora_experts.whisper.spelling import lower
 
-TEXT_POLICIES = ("raw", "lower", "normalized")
+TEXT_POLICIES = {  # case and punctuation
+    "raw": ("keep", "keep"),
+    "lower": ("lower", "keep"),
+    "normalized": ("lower", "remove"),
+}
 MAX_SECONDS = 30.0
 """Whisper hears no more at once."""
 LONGEST_NAME = 200
 """Letters of a file name; file systems take 255."""
 FIRST, SOME = 5, 20
 """Utterances of a dump dir whose audio is checked: from its start, and at random."""
+NAMED = 5
+"""Utterances that a warning names."""
+FEW = 10
+"""Utterances of a language that say too little to learn from, or to score with."""
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -56,6 +64,26 @@ def get_parser() -> argparse.ArgumentParser:
         choices=TEXT_POLICIES,
         help="raw: as it is; lower: lower case; normalized: as scored (no punctuation)",
     )
+    parser.add_argument(
+        "--text_case", choices=languages.CASES, help="default: as --text_policy says"
+    )
+    parser.add_argument(
+        "--text_punctuation",
+        choices=languages.PUNCTUATIONS,
+        help="default: as --text_policy says; remove: also one spelling, as scored",
+    )
+    parser.add_argument(
+        "--keep_other_script",
+        type=cli.boolean,
+        default=False,
+        metavar="{true,false}",
+        help="keep texts that are mostly in another script than their language's",
+    )
+    parser.add_argument(
+        "--pooled_dirs",
+        default="",
+        help="those of --in_dirs that need every language together, not each (tests)",
+    )
     parser.add_argument("--min_wav_duration", type=float, default=0.1, help="seconds")
     parser.add_argument(
         "--max_wav_duration", type=float, default=MAX_SECONDS, help="seconds"
@@ -72,9 +100,7 @@ def main(cmd=None) -> None:
         check_dir(Path(folder))
     if args.in_dirs:
         check_options(args)
-        pairs = zip(args.in_dirs.split(), args.out_dirs.split(), strict=True)
-        for source, target in pairs:
-            format_dir(Path(source), Path(target), args)
+        format_dirs(args)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -103,12 +129,38 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--nj must be 1 or more threads, but got {args.nj}")
 
 
-def format_dir(source: Path, target: Path, args: argparse.Namespace) -> None:
+def format_dirs(args: argparse.Namespace) -> None:
+    """Formats every data dir and checks that no language is without utterances.
+
+    Raises:
+        ValueError: The dirs of --pooled_dirs lack one.
+    """
+    pooled = args.pooled_dirs.split()
+    found: Counter = Counter()
+    for source, target in zip(args.in_dirs.split(), args.out_dirs.split(), strict=True):
+        kept = format_dir(Path(source), Path(target), args, source not in pooled)
+        found += kept if source in pooled else Counter()
+    if pooled:
+        check_languages(found, args.langs.split(), " ".join(pooled))
+
+
+def format_dir(
+    source: Path, target: Path, args: argparse.Namespace, complete: bool = True
+) -> Counter:
     """Writes one dump dir; utterances that cannot be used are counted by reason.
+
+    Args:
+        source: Data dir.
+        target: Dump dir.
+        args: Options of this stage.
+        complete: Whether it must have utterances of every language.
+
+    Returns:
+        Number of kept utterances by language.
 
     Raises:
         FileNotFoundError: A file of the data dir is missing.
-        ValueError: Nothing is left.
+        ValueError: Nothing is left, or nothing of a language.
     """
     tables = {
         name: read_table(source / name) for name in ("wav.scp", "text", "utt2lang")
@@ -123,13 +175,39 @@ def format_dir(source: Path, target: Path, args: argparse.Namespace) -> None:
             *tqdm(pool.map(work, utts), total=len(utts), desc=str(target), ncols=79)
         ]
     rows = [row for row in done if isinstance(row, dict)]
-    _report(Counter(row for row in done if isinstance(row, str)), source, len(rows))
+    _report(dict(zip(utts, done, strict=True)), source, len(rows))
+    kept = Counter(row["utt2lang"] for row in rows)
+    if rows and complete:
+        check_languages(kept, args.langs.split(), str(source))
     write_tables(target, rows)
+    return kept
+
+
+def check_languages(kept: Counter, langs: list[str], where: str) -> None:
+    """Warns of languages with few utterances.
+
+    Raises:
+        ValueError: A language has none.
+    """
+    absent = [languages.title(code) for code in langs if not kept[code]]
+    if absent:
+        raise ValueError(
+            f"{where} must have utterances of every language of --langs, but got none"
+            f" of {', '.join(absent)} that can be used (what was left out is counted"
+            " above); add some, or take the language out of --langs"
+        )
+    for code in (code for code in langs if kept[code] < FEW):
+        logging.warning(
+            f"{where}: only {kept[code]} utterance(s) of {languages.title(code)}, too"
+            " few to learn from or to score with"
+        )
 
 
 def partial_format(tables, target: Path, args):
     """A function from utterance id to its row, or to why it is left out."""
     wanted = set(args.langs.split())
+    case, punctuation = TEXT_POLICIES[args.text_policy]
+    policy = args.text_case or case, args.text_punctuation or punctuation
 
     def work(utt: str) -> dict | str:
         code, text = tables["utt2lang"].get(utt), tables["text"].get(utt, "")
@@ -139,9 +217,12 @@ def partial_format(tables, target: Path, args):
             return "has no language in utt2lang"
         if code not in wanted:
             return f"is in {code}, not in --langs"
-        text = apply_policy(text, code, args.text_policy)
+        text = apply_policy(text, code, *policy)
         if not text:
             return "has no text"
+        if not args.keep_other_script and languages.in_other_script(text, code):
+            wrong = f"{' or '.join(languages.get(code).scripts)} ({code})"
+            return f"has text mostly in another script than {wrong}"
         path = target / "data" / file_name(utt)
         samples = _convert(tables["wav.scp"][utt], path)
         if isinstance(samples, str):
@@ -179,19 +260,22 @@ def _convert(source: str, path: Path) -> int | str:
         return "has unreadable or empty audio"
 
 
-def apply_policy(text: str, code: str, policy: str) -> str:
-    """The training text under a policy; NFC and single spaces always.
+def apply_policy(text: str, code: str, case: str, punctuation: str) -> str:
+    """The training text; NFC and single spaces always.
+
+    With its punctuation a text keeps its spelling too (NFC, since NFKC would rewrite
+    the full-width marks of Chinese); without, it is as it will be scored.
 
     Example:
-        >>> apply_policy(" ¿Qué  hora es? ", "es", "raw")
+        >>> apply_policy(" ¿Qué  hora es? ", "es", "keep", "keep")
         '¿Qué hora es?'
-        >>> apply_policy("¿Qué hora es?", "es", "normalized")
-        'qué hora es'
+        >>> apply_policy("¿Qué hora es?", "es", "keep", "remove")
+        'Qué hora es'
     """
-    if policy == "normalized":
-        return languages.normalize(text, code)
-    text = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
-    return text.lower() if policy == "lower" else text
+    if punctuation == "remove":
+        return languages.normalize(text, code, case)
+    text = " ".join(unicodedata.normalize("NFC", text).split())
+    return lower(text, code) if case == "lower" else text
 
 
 def write_tables(target: Path, rows: list[dict]) -> None:
@@ -233,9 +317,15 @@ def check_dir(folder: Path) -> None:
             )
 
 
-def _report(reasons: Counter, source: Path, kept: int) -> None:
+def _report(done: dict[str, dict | str], source: Path, kept: int) -> None:
+    reasons = Counter(row for row in done.values() if isinstance(row, str))
     for reason, count in reasons.most_common():
-        logging.warning(f"{source}: left out {count} utterance(s): each {reason}")
+        first = [utt for utt, row in done.items() if row == reason][:NAMED]
+        more = " ..." if count > NAMED else ""
+        logging.warning(
+            f"{source}: left out {count} utterance(s): each {reason}:"
+            f" {' '.join(first)}{more}"
+        )
     logging.info(f"{source}: kept {kept} utterances")
 
 

@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from espnet_lora_experts.report.page.models import Inside, States
 from espnet_lora_experts.report.page.render import render
 from espnet_lora_experts.report.page.worst import Utterance, as_ogg, worst
 from espnet_lora_experts.report.results import Decoded
+from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import read_description
@@ -84,7 +86,8 @@ def main(cmd: Sequence[str] | None = None) -> Path:
     output = args.output or args.expdir / "report.html"
     scored = sources.read_results(args.results or args.expdir / "results.json")
     names = list(scored["systems"])
-    test_sets = read_references(args.data_root, args.test_sets.split())
+    scored_as = partial(languages.normalize, **scored["meta"].get("scored_text", {}))
+    test_sets = read_references(args.data_root, args.test_sets.split(), scored_as)
     paths = read_paths(args.data_root, test_sets)
     decoded = sources.read_decoded(args.expdir, scored, test_sets)
     utterances = find_worst(decoded, test_sets, args.worst)
@@ -102,7 +105,11 @@ def main(cmd: Sequence[str] | None = None) -> Path:
     return output
 
 
-def read_references(data_root: Path, names: Sequence[str]) -> list[TestSet]:
+def read_references(
+    data_root: Path,
+    names: Sequence[str],
+    normalize: decodes.Normalizer = languages.normalize,
+) -> list[TestSet]:
     """The test sets, or none if stage 2's output is gone."""
     lacking = [name for name in names if not (data_root / name / "text").is_file()]
     if lacking:
@@ -111,7 +118,7 @@ def read_references(data_root: Path, names: Sequence[str]) -> list[TestSet]:
             " encoder states are left out; stage 2 (format) writes it"
         )
         return []
-    return decodes.read_test_sets(data_root, names)
+    return decodes.read_test_sets(data_root, names, normalize)
 
 
 def read_paths(data_root: Path, test_sets: Iterable[TestSet]) -> dict[str, str]:

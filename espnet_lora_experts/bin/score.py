@@ -5,11 +5,13 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.report import collect, decodes, environment, results, tables
+from espnet_lora_experts.whisper import languages, published
 
 MODULE = "espnet_lora_experts.bin.score"
 SYSTEMS = "vanilla mono two_pass multi mole kd kd_logits_only full"
@@ -30,11 +32,30 @@ def get_parser() -> argparse.ArgumentParser:
     add("--results_md", type=Path, help="default: RESULTS.md in --output")
     add("--command", default="", help="the recipe command that made the results")
     add("--about", default="", help='for the header, e.g. "backbone=x text_policy=raw"')
+    add(
+        "--score_case",
+        default="lower",
+        choices=languages.CASES,
+        help="of the scored texts; keep: a capital counts",
+    )
+    add(
+        "--score_punctuation",
+        default="remove",
+        choices=languages.PUNCTUATIONS,
+        help="of the scored texts; keep: it counts, with the word before it",
+    )
+    add(
+        "--whisper_spellings",
+        default="",
+        metavar="BACKBONE",
+        help="whose normalizer.json knows British spellings, which Whisper's normaliser"
+        " of English writes in the American way; none: they stay",
+    )
     add("--samples", type=int, default=1000, help="bootstrap samples")
     add("--seed", type=int, default=0, help="of the bootstrap")
     add(
         "--skip_missing",
-        type=boolean,
+        type=cli.boolean,
         default=False,
         metavar="{true,false}",
         help="leave out systems and modes that were not decoded",
@@ -42,19 +63,16 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def boolean(text: str) -> bool:
-    """Read true or false."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"must be true or false, but got {text!r}")
-    return text.lower() == "true"
-
-
 def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     """Read, score, write, print the summary."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     names = args.systems.split()
-    test_sets = decodes.read_test_sets(args.data_root, args.test_sets.split())
+    text = {"case": args.score_case, "punctuation": args.score_punctuation}
+    scored_as = partial(languages.normalize, **text)
+    test_sets = decodes.read_test_sets(
+        args.data_root, args.test_sets.split(), scored_as
+    )
     systems = collect.read_systems(args.expdir, names, test_sets, args.skip_missing)
     if args.baseline not in systems:
         logging.warning(
@@ -65,14 +83,41 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     meta = environment.describe(MODULE, words, args.command)
     pairs = environment.relative(args.about).split()
     about: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
+    about["scored_text"] = text
     about["utterances"] = {t.name: len(t.utts) for t in test_sets}
     cross = collect.read_cross(args.expdir / "mono", test_sets)
     built = results.build(
-        systems, {**meta, **about}, args.baseline, args.samples, args.seed, cross
+        systems,
+        {**meta, **about},
+        args.baseline,
+        args.samples,
+        args.seed,
+        cross,
+        read_others(args, list(systems)),
     )
     write(built, args.output / "results.json", args.results_md)
     print("\n\n".join(tables.summaries(built)))
     return built
+
+
+def read_others(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """The same systems with their texts as written, and as Whisper's authors do."""
+    sets = args.test_sets.split()
+    raw = decodes.read_test_sets(args.data_root, sets, decodes.raw)
+    english = any("en" in test_set.langs for test_set in raw)
+    named = args.whisper_spellings if english else ""
+    known = published.spellings(named) if named else {}
+    ways = {"raw": decodes.raw, "whisper": published.normalizer(known)}
+    return {
+        way: collect.read_systems(
+            args.expdir,
+            names,
+            decodes.read_test_sets(args.data_root, sets, normalize),
+            skip_missing=True,
+            trn=False,
+        )
+        for way, normalize in ways.items()
+    }
 
 
 def scoring_words(words: Sequence[str], command: str) -> list[str]:

@@ -21,13 +21,21 @@ def read_systems(
     names: Sequence[str],
     test_sets: Sequence[TestSet],
     skip_missing: bool = False,
+    trn: bool = True,
 ) -> dict[str, System]:
     """Read the systems of an experiment folder, in the order of ``names``.
+
+    Args:
+        expdir: Holds the systems.
+        names: Of the systems.
+        test_sets: References; how they are normalised, the hypotheses are.
+        skip_missing: Leave out what was not decoded.
+        trn: Write sclite's files beside what was decoded.
 
     Raises:
         ValueError: When one is missing and may not be, or none is there.
     """
-    read = {n: read_system(expdir / n, test_sets, skip_missing) for n in names}
+    read = {n: read_system(expdir / n, test_sets, skip_missing, trn) for n in names}
     systems = {name: system for name, system in read.items() if system}
     if not systems:
         raise ValueError(
@@ -38,7 +46,10 @@ def read_systems(
 
 
 def read_system(
-    folder: Path, test_sets: Sequence[TestSet], skip_missing: bool = False
+    folder: Path,
+    test_sets: Sequence[TestSet],
+    skip_missing: bool = False,
+    trn: bool = True,
 ) -> System | None:
     """Read one system, write its trn files; None when it may be and is skipped.
 
@@ -46,6 +57,7 @@ def read_system(
         folder: ``exp/<system>``; its name says which modes it must have.
         test_sets: References.
         skip_missing: Leave out what was not decoded.
+        trn: Whether to write them.
 
     Raises:
         ValueError: When the folder, its system.json or a mode is missing.
@@ -55,7 +67,7 @@ def read_system(
         wanted = [folder / f"decode_{mode}" / test_set.name for test_set in test_sets]
         absent = [str(path) for path in wanted if not (path / "text").is_file()]
         if not absent:
-            modes[mode] = pool(wanted, test_sets, mode)
+            modes[mode] = pool(wanted, test_sets, mode, trn)
         elif skip_missing:
             LOG.warning("%s: no decode_%s, left out", folder.name, mode)
         else:

@@ -13,13 +13,15 @@ from pathlib import Path
 from espnet_lora_experts.report.kaldi import read_table
 from espnet_lora_experts.whisper.languages import normalize
 
+Normalizer = Callable[[str, str], str]
+"""From a text and the code of its language to the text as it is scored."""
 MODES = ("aware", "agnostic")
 _ONLY = {"mono": ("aware",), "two_pass": ("agnostic",)}
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """References of one set, in one order; texts are normalised."""
+    """References of one set, in one order, normalised as its hypotheses will be."""
 
     __test__ = False  # no test class
 
@@ -28,6 +30,7 @@ class TestSet:
     langs: list[str]
     texts: list[str]
     speakers: list[str]
+    normalize: Normalizer = normalize
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,14 @@ def modes_of(system: str) -> tuple[str, ...]:
     return _ONLY.get(system.partition("@")[0], MODES)
 
 
-def read_test_sets(data_root: Path, names: Sequence[str]) -> list[TestSet]:
+def raw(text: str, code: str) -> str:
+    """A text as it is."""
+    return text
+
+
+def read_test_sets(
+    data_root: Path, names: Sequence[str], normalize: Normalizer = normalize
+) -> list[TestSet]:
     """References of every set.
 
     Raises:
@@ -55,10 +65,10 @@ def read_test_sets(data_root: Path, names: Sequence[str]) -> list[TestSet]:
     """
     if not names:
         raise ValueError("test sets must be named, but got none")
-    return [read_test_set(data_root / name) for name in names]
+    return [read_test_set(data_root / name, normalize) for name in names]
 
 
-def read_test_set(folder: Path) -> TestSet:
+def read_test_set(folder: Path, normalize: Normalizer = normalize) -> TestSet:
     """References of ``dump/raw/<set>``: text, utt2lang and, if there, utt2spk."""
     texts = read_table(folder / "text")
     langs = read_table(folder / "utt2lang")
@@ -72,6 +82,7 @@ def read_test_set(folder: Path) -> TestSet:
         langs=[langs[utt] for utt in utts],
         texts=[normalize(texts[utt], langs[utt]) for utt in utts],
         speakers=[speakers.get(utt, utt) for utt in utts],
+        normalize=normalize,
     )
 
 
@@ -93,8 +104,9 @@ def read_decode(folder: Path, test_set: TestSet, agnostic: bool) -> Decode:
         langs = read_table(folder / "lang")
         require(test_set.utts, langs, f"{folder}/lang")
         found = [langs[utt] for utt in test_set.utts]
-    true = zip(test_set.utts, test_set.langs, strict=True)
-    return Decode([normalize(texts[u], lang) for u, lang in true], found, rtf(folder))
+    said = (texts[utt] for utt in test_set.utts)
+    texts_U = [*map(test_set.normalize, said, test_set.langs)]
+    return Decode(texts_U, found, rtf(folder))
 
 
 def rtf(folder: Path) -> float | None:

@@ -9,15 +9,19 @@
                 "ci95": [lo, hi], "ci95_lang": {LANG: [lo, hi]}, "ci95_cer": [lo, hi],
                 "p_vs_<baseline>": p or None, "rtf": x or None,
                 "lid_acc": x, "lid_acc_lang": {LANG: x},
-                "counts": {"word" or "char": {LANG: {...}}}}}}}
+                "counts": {"word" or "char": {LANG: {...}}},
+                "other_texts": {NORMALISER: {"wer": {LANG: x}, "avg_wer": x,
+                                             "ci95": [lo, hi]}}}}}}
 
 Beside "systems", "cross" is {EXPERT: {LANG: x}}: the error rate of each language's
 expert on every language.
 
 MODE is ``aware`` or ``agnostic``; the LID accuracies are agnostic only. ``wer`` is the
 character error rate for languages without spaces, as in the paper (arXiv 2506.21555).
-Averages are over languages, intervals 95 % bootstrap intervals. All are percentages.
-For the LID accuracies see :func:`identification`.
+``other_texts`` are the same transcripts, normalised in other ways: ``raw``, not at all;
+``whisper``, as Whisper's authors do. Averages are over languages, intervals 95 %
+bootstrap intervals. All are percentages. For the LID accuracies see
+:func:`identification`.
 """
 
 from collections.abc import Mapping
@@ -58,6 +62,7 @@ def build(
     samples: int = 1000,
     seed: int = 0,
     cross: Mapping[str, Decoded] | None = None,
+    others: Mapping[str, Mapping[str, System]] | None = None,
 ) -> dict[str, Any]:
     """Score every system in every mode it has.
 
@@ -69,6 +74,7 @@ def build(
         samples: Bootstrap samples.
         seed: Of the bootstrap.
         cross: Each expert's output for every language.
+        others: The same systems, by the name of another normaliser of their texts.
     """
     scored = {
         (name, mode): score(decoded, samples, seed)
@@ -86,7 +92,11 @@ def build(
             row, averages_S = scored[name, mode]
             against = scored.get((baseline, mode)) if name != baseline else None
             p = errors.paired_p(averages_S, against[1]) if against else None
-            rows[name][mode] = {**row, f"p_vs_{baseline}": p}
+            also = {
+                other: brief(found[name].modes[mode], samples, seed)
+                for other, found in (others or {}).items()
+            }
+            rows[name][mode] = {**row, f"p_vs_{baseline}": p, "other_texts": also}
     crossed = {name: score(x, 1, seed)[0]["wer"] for name, x in (cross or {}).items()}
     about = {**meta, "baseline": baseline, "samples": samples}
     return {"meta": about, "systems": rows, "cross": crossed}
@@ -95,8 +105,7 @@ def build(
 def score(decoded: Decoded, samples: int, seed: int) -> tuple[dict, np.ndarray]:
     """One system in one mode: its row, and its average rate in each sample (S,)."""
     words, chars = count(decoded, "word"), count(decoded, "char")
-    by_metric = {"wer": words, "cer": chars}
-    main = {lang: by_metric[languages.get(lang).metric][lang] for lang in words}
+    main = by_metric(words, chars)
     rates_SL = errors.resample(main, samples, seed)
     cer_SL = errors.resample(chars, samples, seed)
     wer = {lang: errors.rate(counts) for lang, counts in main.items()}
@@ -114,6 +123,23 @@ def score(decoded: Decoded, samples: int, seed: int) -> tuple[dict, np.ndarray]:
         "counts": {"word": totals(words), "char": totals(chars)},
     }
     return row, rates_SL.mean(axis=1)
+
+
+def brief(decoded: Decoded, samples: int, seed: int) -> dict[str, Any]:
+    """The rates alone of one system in one mode."""
+    main = by_metric(count(decoded, "word"), count(decoded, "char"))
+    wer = {lang: errors.rate(counts) for lang, counts in main.items()}
+    rates_SL = errors.resample(main, samples, seed)
+    interval = errors.interval(rates_SL.mean(axis=1))
+    return {"wer": wer, "avg_wer": mean(wer), "ci95": interval}
+
+
+def by_metric(
+    words: Mapping[str, np.ndarray], chars: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Of each language the counts of its metric."""
+    counts = {"wer": words, "cer": chars}
+    return {lang: counts[languages.get(lang).metric][lang] for lang in words}
 
 
 def count(decoded: Decoded, unit: str) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ def summaries(results: Mapping[str, Any]) -> list[str]:
     """Titles and tables of the modes that some system has."""
     tables = {title: summary(results, mode) for mode, title in TITLES.items()}
     tables["Language identification"] = lid_table(results)
+    tables["Other normalisations of the same transcripts"] = other_table(results)
     tables["Each expert (row) on every language"] = cross_table(results)
     return [f"## {title}\n\n{table}" for title, table in tables.items() if table]
 
@@ -34,7 +35,10 @@ NOTES = (
     " says that these recordings can be told apart; where a language has few speakers,"
     " or a source of its own, the system may hear the voice or the source instead of"
     " the language. LID counts languages that may share a Whisper token as one; the"
-    " titles of their columns say so (`yue = zh`)."
+    " titles of their columns say so (`yue = zh`). Scored texts: one spelling,"
+    " combining marks kept; raw: as written; whisper: its authors' normaliser, which"
+    " cuts words of Indic scripts, Thai and others at their combining marks, so that"
+    " its rates there mean little."
 )
 
 
@@ -77,6 +81,36 @@ def lid_table(results: Mapping[str, Any]) -> str:
         for name, x in scores.items()
     ]
     return markdown(["system", *titles], rows)
+
+
+def other_table(results: Mapping[str, Any]) -> str:
+    """Average rates of each system under each normaliser; "" when there is one only."""
+    systems = results["systems"]
+    modes = [mode for mode in TITLES if any(mode in row for row in systems.values())]
+    names = other_names(results)
+    if not names:
+        return ""
+    head = [f"{mode}, {name}" for mode in modes for name in ("scored", *names)]
+    rows = [
+        [system, *(cell for mode in modes for cell in other_cells(row, mode, names))]
+        for system, row in systems.items()
+    ]
+    return markdown(["system", *head], rows)
+
+
+def other_names(results: Mapping[str, Any]) -> list[str]:
+    """Names of the normalisers besides the one that is scored with."""
+    modes = [row[m] for row in results["systems"].values() for m in TITLES if m in row]
+    return list(dict.fromkeys(n for row in modes for n in row.get("other_texts", {})))
+
+
+def other_cells(row: Mapping[str, Any], mode: str, names: Sequence[str]) -> list[str]:
+    """Averages of a system in a mode as scored, then under each normaliser."""
+    scores = row.get(mode)
+    if scores is None:
+        return ["-"] * (1 + len(names))
+    ways = [scores, *(scores.get("other_texts", {}).get(name) for name in names)]
+    return [with_interval(x["avg_wer"], x["ci95"]) if x else "-" for x in ways]
 
 
 def lid_heading(lang: str, langs: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The table of languages: code, Whisper token, parent, error metric, normalisation.
+"""The table of languages: code, token, parent, error metric, scripts, spelling.
 
 The first hundred rows are the languages of Whisper large-v3 in the order of their
 tokens (smaller vocabularies end before ``yue``). The rows after them are languages
@@ -9,7 +9,9 @@ a row.
 import difflib
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from espnet_lora_experts.whisper import scripts, spelling
 
 _TOKENS = """
 en english, zh chinese, de german, es spanish, ru russian, ko korean, fr french,
@@ -38,7 +40,8 @@ rw kinyarwanda sw, zu zulu sn
 
 _PARENTS = {"yue": "zh"}  # in Whisper, but not before large-v3
 _UNSPACED = frozenset({"zh", "ja", "yue", "th", "lo", "my", "km", "bo"})
-_DOTTED_I = frozenset({"tr", "az"})  # capital I is a dotless ı
+CASES = ("lower", "keep")
+PUNCTUATIONS = ("remove", "keep")
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,16 @@ class Language:
         parent: Code of the language whose token is used where the vocabulary lacks
             this one's; "" when there is none.
         metric: ``"wer"``, or ``"cer"`` where words are not separated by spaces.
+        scripts: Unicode's names of those that it is written in.
+        rules: What :func:`normalize` folds, see :mod:`.spelling`.
     """
 
     code: str
     name: str
     parent: str = ""
     metric: str = "wer"
+    scripts: tuple[str, ...] = scripts.LATIN
+    rules: spelling.Rules = field(default=(), repr=False)
 
     @property
     def token(self) -> str:
@@ -70,7 +77,14 @@ def _rows(text: str) -> list[list[str]]:
 
 def _language(code: str, name: str, parent: str = "") -> Language:
     metric = "cer" if code in _UNSPACED else "wer"
-    return Language(code, name, parent or _PARENTS.get(code, ""), metric)
+    return Language(
+        code,
+        name,
+        parent or _PARENTS.get(code, ""),
+        metric,
+        scripts.SCRIPTS.get(code, scripts.LATIN),
+        spelling.SPELLING.get(code, ()),
+    )
 
 
 WHISPER = tuple(_language(code, " ".join(name)) for code, *name in _rows(_TOKENS))
@@ -90,8 +104,8 @@ def get(code: str) -> Language:
         ValueError: When the table lacks it; names near matches and how to add one.
 
     Example:
-        >>> get("yue")
-        Language(code='yue', name='cantonese', parent='zh', metric='cer')
+        >>> get("yue").parent, get("yue").metric, get("yue").scripts
+        ('zh', 'cer', ('Han',))
         >>> get("yue").token
         '<|yue|>'
     """
@@ -152,39 +166,64 @@ def token_id(code: str, vocab: Mapping[str, int]) -> int:
     return vocab[language.token]
 
 
-def normalize(text: str, code: str) -> str:
-    """Text as it is scored: compatibility form, lower case, no punctuation or symbols.
+def in_other_script(text: str, code: str) -> bool:
+    """Whether a text is mostly in another script than the language's.
 
-    Combining marks stay, since they are letters of Hindi, Thai and many others.
-    Invisible format characters go. Without spaces where the language is scored by CER.
+    Example:
+        >>> in_other_script("Привет, Мир", "es"), in_other_script("Hola, Мир", "es")
+        (True, False)
+    """
+    language = get(code)
+    return scripts.mostly_other(text, language.scripts, language.metric == "cer")
+
+
+def normalize(
+    text: str, code: str, case: str = "lower", punctuation: str = "remove"
+) -> str:
+    """Text as it is scored: one spelling, lower case, no punctuation or symbols.
+
+    Compatibility characters are folded (NFKC: full-width forms, ligatures,
+    presentation forms), then what the language's rules fold (:mod:`.spelling`).
+    Combining marks stay, since they are letters of Hindi, Thai and many others; digits
+    stay as they are; an apostrophe between letters stays, a hyphen separates words.
+    There are no spaces where the language is scored by CER. Doing it twice changes
+    nothing.
 
     Args:
         text: A reference or a hypothesis.
         code: Code of its language.
+        case: ``"lower"`` or ``"keep"``.
+        punctuation: ``"remove"`` (with symbols) or ``"keep"``.
 
     Raises:
-        ValueError: When the language is unknown.
+        ValueError: When the language or a policy is unknown.
 
     Example:
         >>> normalize("¿Qué  hora es?", "es")
         'qué hora es'
         >>> normalize("नमस्ते, दुनिया!", "hi")
         'नमस्ते दुनिया'
+        >>> normalize("L’été, c’est ça.", "fr", case="keep")
+        "L'été c'est ça"
         >>> normalize("你好，世界。", "zh")
         '你好世界'
     """
     language = get(code)
-    text = "".join(" " if unicodedata.category(c) == "Sk" else c for c in text)
-    text = unicodedata.normalize("NFKC", text)
-    if code in _DOTTED_I:
-        text = text.replace("İ", "i").replace("I", "ı")
-    words = "".join(map(_scored, text.lower())).split()
-    return ("" if language.metric == "cer" else " ").join(words)
+    _check("case", case, CASES)
+    _check("punctuation", punctuation, PUNCTUATIONS)
+    text = unicodedata.normalize("NFKD", spelling.replace(text, spelling.BEFORE))
+    text = unicodedata.normalize("NFKD", spelling.replace(text, spelling.AFTER))
+    if punctuation == "remove":
+        text = spelling.punctuation(code).sub(" ", text)
+    space = "" if language.metric == "cer" else " "
+    text = space.join(text.split())
+    text = spelling.lower(text, code) if case == "lower" else text
+    text = spelling.replace(text, language.rules)
+    return unicodedata.normalize("NFC", space.join(text.split()))
 
 
-def _scored(character: str) -> str:
-    """The character, a space for punctuation and symbols, "" for a format character."""
-    category = unicodedata.category(character)
-    if category[0] in "PSZ" or category == "Cc" or character == "\u200b":
-        return " "
-    return "" if category == "Cf" else character
+def _check(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(
+            f"{what} must be a policy, but got {value!r}; known: {' '.join(known)}"
+        )

@@ -72,7 +72,7 @@ def test_any_utterance_id_gets_a_file_of_its_own(run, data, write_table):
     write_table(data / "wav.scp", wavs)
     write_table(data / "text", dict.fromkeys(ODD, "uno"))
     write_table(data / "utt2lang", dict.fromkeys(ODD, "es"))
-    dump = run()
+    dump = run(langs="es")
     ours = read(dump / "wav.scp")
     assert list(ours) == list(read(dump / "text")) == sorted(ODD)
     for utt, path in ours.items():
@@ -93,16 +93,33 @@ def test_stereo_at_44_kHz_becomes_mono_at_16(run, tmp_path, write_data):
 
 
 @pytest.mark.parametrize(
-    "policy, text",
-    [("raw", "Да, нет!"), ("lower", "да, нет!"), ("normalized", "да нет")],
+    "options, text",
+    [
+        ("--text_policy raw", "Да, нет!"),
+        ("--text_policy lower", "да, нет!"),
+        ("--text_policy normalized", "да нет"),
+        ("--text_case lower", "да, нет!"),
+        ("--text_punctuation remove", "Да нет"),
+        ("--text_policy normalized --text_case keep", "Да нет"),
+        ("--text_policy lower --text_punctuation remove", "да нет"),
+    ],
 )
-def test_text_policy(run, data, policy, text):
-    assert read(run("--text_policy", policy) / "text")["b-ru"] == text
+def test_text_policy(run, data, options, text):
+    assert read(run(*options.split()) / "text")["b-ru"] == text
+
+
+def test_lower_case_is_the_languages_own():
+    assert format_data.apply_policy("ISI, İki", "tr", "lower", "keep") == "ısı, iki"
+
+
+def test_punctuation_that_is_kept_is_not_rewritten():
+    assert format_data.apply_policy("你好，ё…", "zh", "keep", "keep") == "你好，ё…"
 
 
 def test_a_text_may_hold_any_separator_but_a_newline(run, data, write_table):
     write_table(data / "text", {utt: f"uno\u2028dos\x85tres\t{utt}" for utt in UTTS})
-    assert read(run() / "text")["a-es"] == "uno dos tres a-es"
+    dump = run("--keep_other_script", "true")
+    assert read(dump / "text")["a-es"] == "uno dos tres a-es"
 
 
 def test_tables_may_be_separated_by_tabs(run, data):
@@ -175,13 +192,73 @@ def test_unusable_utterances_are_counted_and_left_out(
     spoil(data, write_table)
     with caplog.at_level(logging.INFO):
         dump = run()
-    warning = f"{data}: left out 1 utterance(s): each {reason}"
+    warning = f"{data}: left out 1 utterance(s): each {reason}: c-es"
     assert warning in [
         r.getMessage() for r in caplog.records if r.levelname == "WARNING"
     ]
     assert f"{data}: kept 2 utterances" in caplog.text
     for name in ("wav.scp", "text", "utt2lang", "utt2spk", "utt2num_samples"):
         assert list(read(dump / name)) == ["a-es", "b-ru"]
+
+
+def mix_scripts(data, write_table):
+    """One of two Spanish texts is Russian, whose own may have a name in Latin."""
+    write_table(data / "text", {"a-es": "uno", "b-ru": "это YouTube", "c-es": "Два"})
+
+
+def test_texts_in_another_script_are_left_out_or_kept(run, data, write_table, caplog):
+    mix_scripts(data, write_table)
+    assert list(read(run() / "text")) == ["a-es", "b-ru"]
+    assert "each has text mostly in another script than Latin (es): c-es" in caplog.text
+    assert list(read(run("--keep_other_script", "true") / "text")) == sorted(UTTS)
+
+
+def test_a_warning_names_the_first_few(run, data, write_data, write_table, caplog):
+    names = [f"{i}-es" for i in range(1, 8)]
+    utts = UTTS | dict.fromkeys(names, ("es", 0.2, "uno"))
+    write_data(data, utts)
+    texts = {utt: row[2] for utt, row in UTTS.items()}
+    write_table(data / "text", texts)
+    run()
+    assert (
+        "left out 7 utterance(s): each has no text: 1-es 2-es 3-es 4-es 5-es ..."
+        in caplog.text
+    )
+
+
+def test_a_language_without_utterances_stops_before_anything_is_written(run, data):
+    with pytest.raises(ValueError, match=r"data must have .* none of French \(fr\)"):
+        run(langs="es fr ru")
+    assert not (data.parent / "dump/text").exists()
+
+
+def test_few_utterances_of_a_language_are_named(run, data, write_data, caplog):
+    run()
+    assert f"{data}: only 2 utterance(s) of Spanish (es), too few" in caplog.text
+    caplog.clear()
+    many = {f"{i}-es": ("es", 0.2, "uno") for i in range(10)}
+    write_data(data, many | UTTS)
+    run()
+    assert (
+        "of Spanish" not in caplog.text and "1 utterance(s) of Russian" in caplog.text
+    )
+
+
+def format_pooled(tmp_path, write_data, langs):
+    dirs = {lang: tmp_path / f"t_{lang}" for lang in ("es", "ru")}
+    for lang, folder in dirs.items():
+        utts = {utt: row for utt, row in UTTS.items() if row[0] == lang}
+        write_data(folder, utts)
+    ins = " ".join(map(str, dirs.values()))
+    outs = " ".join(f"{folder}_dump" for folder in dirs.values())
+    options = ["--in_dirs", ins, "--out_dirs", outs, "--pooled_dirs", ins]
+    format_data.main([*options, "--langs", langs])
+
+
+def test_pooled_sets_need_every_language_together(tmp_path, write_data):
+    format_pooled(tmp_path, write_data, "es ru")
+    with pytest.raises(ValueError, match=r"t_es .*t_ru must have .* French \(fr\)"):
+        format_pooled(tmp_path, write_data, "es ru fr")
 
 
 def test_reasons_are_counted_together(run, data, caplog):
@@ -218,7 +295,8 @@ def test_rerun_takes_the_audio_that_was_replaced(run, data, write_table):
 
 
 def test_durations_are_in_seconds(run, data):
-    assert list(read(run("--min_wav_duration", "0.6") / "text")) == ["a-es", "c-es"]
+    dump = run("--min_wav_duration", "0.6", langs="es")
+    assert list(read(dump / "text")) == ["a-es", "c-es"]
     assert list(read(run("--max_wav_duration", "0.7") / "text")) == ["a-es", "b-ru"]
 
 

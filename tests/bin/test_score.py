@@ -5,6 +5,7 @@ import json
 import pytest
 
 from espnet_lora_experts.bin import score
+from espnet_lora_experts.report.errors import count_errors
 
 TEXTS = {"es_1": "Uno, dos.", "es_2": "Tres.", "fr_1": "Un deux", "fr_2": "trois"}
 
@@ -13,6 +14,9 @@ def table(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"{utt} {value}".strip() + "\n" for utt, value in rows.items()]
     path.write_text("".join(lines), encoding="utf-8")
+
+
+MODES = ("aware", "agnostic")
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def project(tmp_path, monkeypatch):
         table(tmp_path / f"dump/raw/{name}/utt2lang", langs)
         for system in ("multi", "kd"):
             said = texts if system == "kd" else dict.fromkeys(texts, "")
-            for mode in ("aware", "agnostic"):
+            for mode in MODES:
                 folder = tmp_path / f"exp/{system}/decode_{mode}/{name}"
                 table(folder / "text", said)
                 table(folder / "lang", langs)
@@ -55,10 +59,68 @@ def test_sets_are_pooled_and_files_written(project, capsys):
     assert "|kd/decode_agnostic/fr|2|3|100.0|" in page
     out = capsys.readouterr().out
     assert "Language-aware" in out
-    assert out.count("|kd|") == 3
+    assert out.count("|kd|") == 4
     assert "## Language identification\n\n|system|es|fr|avg|\n" in out
     trn = project / "exp/kd/decode_aware/t_es/score_wer/hyp.trn"
     assert trn.read_text() == "uno dos\t(es_1-es_1)\ntres\t(es_2-es_2)\n"
+
+
+def rewrite(project, system, change):
+    """Changes what a system wrote in every mode."""
+    for path in (project / "exp" / system).glob("decode_*/*/text"):
+        path.write_text(change(path.read_text()))
+
+
+def test_every_way_of_scoring_is_stored_and_shown(project):
+    """Texts that differ in case and marks alone are wrong where nothing is folded."""
+    rewrite(project, "kd", lambda text: text.replace("Uno, dos.", "uno dos"))
+    built = run()
+    row = built["systems"]["kd"]["aware"]
+    ways = {name: x["wer"] for name, x in row["other_texts"].items()}
+    assert row["wer"] == {"es": 0.0, "fr": 0.0} == ways["whisper"]
+    assert ways["raw"] == {"es": pytest.approx(100 * 2 / 3), "fr": 0.0}
+    raw = row["other_texts"]["raw"]
+    assert raw["avg_wer"] == pytest.approx(100 / 3)
+    assert raw["ci95"][0] <= raw["avg_wer"] <= raw["ci95"][1]
+    page = (project / "exp/RESULTS.md").read_text()
+    assert "|system|aware, scored|aware, raw|aware, whisper|agnostic, scored|" in page
+    low, high = raw["ci95"]
+    cell = f"|kd|0.0 [0.0, 0.0]|33.3 [{low:.1f}, {high:.1f}]|0.0 [0.0, 0.0]|"
+    assert cell in page
+    assert built["meta"]["scored_text"] == {"case": "lower", "punctuation": "remove"}
+
+
+def test_case_and_punctuation_may_count(project):
+    rewrite(project, "kd", lambda text: text.replace("Uno, dos.", "uno dos."))
+    options = {
+        (): 0,
+        ("--score_case", "keep"): 1,
+        ("--score_punctuation", "keep"): 1,
+        ("--score_case", "keep", "--score_punctuation", "keep"): 1,
+    }
+    for words, wrong in options.items():
+        counts = run(*words)["systems"]["kd"]["aware"]["counts"]["word"]["es"]
+        assert counts["sub"] == wrong, words
+
+
+@pytest.mark.parametrize("options", [(), ("--score_case", "keep")])
+def test_trn_files_are_of_the_scored_texts(project, options):
+    """Aligned again, they give the counts of results.json."""
+    rewrite(project, "multi", lambda text: text.replace("fr_1", "fr_1 un Deux trois"))
+    built = run(*options)["systems"]["multi"]["aware"]["counts"]
+    for unit, folder in (("word", "score_wer"), ("char", "score_cer")):
+        for lang in ("es", "fr"):
+            where = project / f"exp/multi/decode_aware/t_{lang}/{folder}"
+            ref, hyp = (
+                [
+                    line.split("\t")[0]
+                    for line in (where / name).read_text().splitlines()
+                ]
+                for name in ("ref.trn", "hyp.trn")
+            )
+            counts = count_errors(ref, hyp, "word").sum(axis=0).tolist()
+            keys = ("sub", "del", "ins", "ref")
+            assert counts == [built[unit][lang][key] for key in keys]
 
 
 def test_missing_system_is_an_error_unless_skipped(project):

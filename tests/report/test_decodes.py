@@ -23,6 +23,18 @@ def test_references_are_sorted_and_normalised(test_set):
     assert test_set.texts == ["uno dos", "tres", "你好"]
 
 
+def test_hypotheses_are_normalised_as_their_references(test_set, tmp_path):
+    raw = decodes.read_test_set(tmp_path / "test", decodes.raw)
+    assert raw.texts == ["¡Uno, dos!", "Tres", "你好 。"]
+    write(tmp_path / "d/text", "zh_1 你 好", "es_2", "es_1 Uno!")
+    assert decodes.read_decode(tmp_path / "d", raw, False).texts == [
+        "Uno!",
+        "",
+        "你 好",
+    ]
+    assert decodes.read_decode(tmp_path / "d", test_set, False).texts[0] == "uno"
+
+
 def test_hypotheses_may_be_empty_and_in_any_order(test_set, tmp_path):
     write(tmp_path / "d/text", "zh_1 你 好", "es_2", "es_1\tUno")
     write(tmp_path / "d/lang", "zh_1 zh", "es_2 fr", "es_1 es")

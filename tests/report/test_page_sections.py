@@ -33,6 +33,17 @@ def test_the_table_has_every_system_and_marks_the_best(run):
     assert aware.head == ["es", "fr", "CER, average"]
 
 
+def test_other_normalisations_are_a_table_of_their_own(run):
+    assert len(scores.table_section(run[0]).tables) == 3
+    systems = {name: dict(row) for name, row in run[0]["systems"].items()}
+    also = {"wer": {}, "avg_wer": 12.34, "ci95": [10.0, 15.0]}
+    systems["kd"]["aware"] = {**systems["kd"]["aware"], "other_texts": {"raw": also}}
+    *_, table = scores.table_section({**run[0], "systems": systems}).tables
+    rows = {name: [cell.text for cell in cells] for name, _, cells in table.rows}
+    assert rows["kd"][1] == "12.3 [10.0, 15.0]" and rows["multi"][1] == "-"
+    assert {len(cells) for cells in rows.values()} == {len(table.head)}
+
+
 def test_each_language_has_a_panel_with_both_modes_on_one_scale(run):
     section = scores.language_section(run[0])
     titles = [chart.title for chart in section.charts]

@@ -70,6 +70,24 @@ def test_lid_title_names_the_languages_that_count_as_one():
     assert list(row.values()) == ["kd", "100.0", "0.0", "100.0", "100.0", "75.0"]
 
 
+def test_other_normalisations_stand_beside_the_scored_one(built):
+    assert tables.other_table(built) == ""
+    decoded = results.Decoded(["es"], ["uno dos"], ["uno dos"])
+    raw = results.Decoded(["es"], ["Uno dos"], ["uno dos"])
+    two, one = (
+        {"kd": results.System(0, 0, 0, {mode: x for mode in ("aware", "agnostic")})}
+        for x in (decoded, raw)
+    )
+    two["mono"] = results.System(0, 0, 0, {"aware": decoded})
+    others = {"raw": {**one, "mono": two["mono"]}}
+    found = results.build(two, {}, samples=10, others=others)
+    kd, mono = rows_of(tables.other_table(found))
+    assert kd["agnostic, scored"] == "0.0 [0.0, 0.0]"
+    assert kd["aware, raw"] == kd["agnostic, raw"] == "50.0 [50.0, 50.0]"
+    assert (mono["aware, raw"], mono["agnostic, raw"]) == ("0.0 [0.0, 0.0]", "-")
+    assert "## Other normalisations" in tables.render(found)
+
+
 def test_espnet_form(built):
     word, char = tables.espnet_table(built, "WER"), tables.espnet_table(built, "CER")
     assert word.startswith("|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|\n|---|")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_lora_experts.whisper import languages
+from espnet_lora_experts.whisper import languages, scripts, spelling
 
 
 def test_table_is_whispers_own():
@@ -61,11 +61,12 @@ def test_language_without_any_token_is_an_error():
         ("hi", "क्या हिन्दी ठीक है?", "क्या हिन्दी ठीक है"),
         ("th", "ที่นี่ ประเทศไทย!", "ที่นี่ประเทศไทย"),
         ("ja", "今日は、ＡＢＣ ガ。", "今日はabcガ"),
-        ("fr", "L’été à 5 €…", "l été à 5"),
+        ("fr", "L’été à 5 €…", "l'été à 5"),
         ("tr", "ISPARTA İL", "ısparta il"),
         ("el", "ΟΔΟΣ", "οδος"),
         ("ro", "co\u00adpil\tal\nlui", "copil al lui"),
-        ("es", "l´agua", "l agua"),
+        ("es", "l´agua", "l'agua"),
+        ("es", "un ´ 1´", "un 1"),
         ("km", "ប្រាក់\u200bសហរដ្ឋ", "ប្រាក់សហរដ្ឋ"),
         ("en", " ?! ", ""),
         ("en", "", ""),
@@ -76,15 +77,62 @@ def test_normalize(code, text, expected):
     assert languages.normalize(expected, code) == expected
 
 
-def test_marks_survive_in_every_script():
-    for code, text in {"hi": "किताब", "th": "น้ำ", "bn": "বাংলা", "my": "မြန်မာ"}.items():
-        kept = languages.normalize(text, code)
-        assert len(kept) >= len(text)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"code": "xx"}, "language must be a code"),
+        ({"case": "upper"}, "case must be a policy, but got 'upper'; known: lower"),
+        (
+            {"punctuation": ""},
+            "punctuation must be a policy, but got ''; known: remove",
+        ),
+    ],
+)
+def test_unknown_language_or_policy_is_an_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        languages.normalize(**{"text": "text", "code": "es", **options})
 
 
-def test_unknown_language_is_not_normalized():
-    with pytest.raises(ValueError, match="language must be a code"):
-        languages.normalize("text", "xx")
+def test_every_language_has_scripts_and_no_other_has():
+    assert set(scripts.SCRIPTS) | set(spelling.SPELLING) <= set(languages.TABLE)
+    assert all(row.scripts for row in languages.TABLE.values())
+    assert languages.get("ja").scripts == ("Han", "Hiragana", "Katakana")
+    assert languages.get("es").scripts == ("Latin",)
+
+
+# "All human beings are born free" and the like.
+SAMPLES = {
+    "Arabic": "يولد جميع الناس", "Armenian": "Բոլոր մարդիկ", "Bengali": "সমস্ত মানুষ",
+    "Cyrillic": "Все люди", "Devanagari": "सभी मनुष्यों", "Ethiopic": "የሰው ልጅ",
+    "Georgian": "ყველა ადამიანი", "Greek": "Όλοι οι άνθρωποι", "Gujarati": "માણસ",
+    "Gurmukhi": "ਸਾਰਾ ਮਨੁੱਖੀ", "Han": "人人生而自由", "Hangul": "모든 인간은",
+    "Hebrew": "כל בני האדם", "Hiragana": "すべてのひとは", "Kannada": "ಮಾನವರು",
+    "Katakana": "ヒューマン", "Khmer": "មនុស្សទាំងអស់", "Lao": "ມະນຸດທຸກຄົນ",
+    "Latin": "All human beings", "Malayalam": "മനുഷ്യർ", "Myanmar": "လူတိုင်းသည်",
+    "Sinhala": "සියලු මනුෂ්‍යයෝ", "Tamil": "மனிதர்", "Telugu": "మానవులు",
+    "Thai": "มนุษย์ทั้งหลาย", "Tibetan": "འགྲོ་བ་མིའི་རིགས",
+}  # fmt: skip
+
+
+def test_a_text_is_in_another_script_where_its_script_is_not_the_languages():
+    used = {script for row in languages.TABLE.values() for script in row.scripts}
+    assert used == set(SAMPLES)
+    for code, row in languages.TABLE.items():
+        for script, text in SAMPLES.items():
+            found = languages.in_other_script(text, code)
+            assert found == (script not in row.scripts), (code, script)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("es", "12 345 !"), ("es", ""), ("ja", "ー"), ("zh", "我要 upload 一个 file"),
+        ("sr", "Zdravo"), ("sr", "Здраво"), ("ru", "Я люблю YouTube"), ("th", "ๆ OK"),
+        ("th", "ใช้ Facebook Google Twitter"),
+    ],
+)  # fmt: skip
+def test_loans_and_texts_without_letters_are_in_no_other_script(code, text):
+    assert not languages.in_other_script(text, code)
 
 
 def test_module_imports_without_torch_and_transformers():
@@ -97,5 +145,6 @@ def test_module_imports_without_torch_and_transformers():
     assert run.returncode == 0
 
 
-def test_examples():
-    assert doctest.testmod(languages).failed == 0
+@pytest.mark.parametrize("module", [languages, scripts, spelling])
+def test_examples(module):
+    assert doctest.testmod(module).failed == 0

@@ -40,6 +40,8 @@ Data
   --download_dir ""      where local/data.sh and the backbone look for packages and keep them
   --min_wav_duration 0.1  --max_wav_duration 30   seconds; other utterances are left out and counted
   --text_policy raw      raw, lower or normalized (as scored: no case, no punctuation)
+  --text_case "" --text_punctuation ""    instead of what the policy says: lower or keep; remove or keep
+  --keep_other_script false               keep texts mostly in another script than their language's
 Models
   --backbone openai/whisper-tiny   any Whisper: hub id, folder, whisper.cpp or CTranslate2 files
   --expert_config conf/train_expert.yaml  --expert_args "--max_epoch 3"   and likewise
@@ -54,6 +56,7 @@ Results
   --systems ""           default: all that were trained
   --cross_experts true   decode every language with every expert too
   --inference_config conf/decode_greedy.yaml  --inference_args ""    for bin/decode
+  --score_case lower  --score_punctuation remove    of the scored texts; or keep
   --padded ""            systems to decode with their clips padded to 30 s too, as NAME@30s
   --results_dir exp  --results_md exp/RESULTS.md    where results.json and the tables go
   --report_args ""       for bin/report
@@ -83,6 +86,9 @@ download_dir=""
 min_wav_duration=0.1
 max_wav_duration=30
 text_policy=raw
+text_case=""
+text_punctuation=""
+keep_other_script=false
 # Models
 backbone=openai/whisper-tiny
 expert_config=conf/train_expert.yaml
@@ -105,6 +111,8 @@ systems=""
 cross_experts=true
 inference_config=conf/decode_greedy.yaml
 inference_args=""
+score_case=lower
+score_punctuation=remove
 padded=""
 results_dir=""
 results_md=""
@@ -225,12 +233,17 @@ if runs 1 "data: ${langs}"; then
 fi
 
 if runs 2 "format: dump/raw, text policy ${text_policy}"; then
-    ins="" outs=""
+    ins="" outs="" tests=""
+    for set in ${test_sets}; do
+        tests+=" data/${set}"
+    done
     for set in ${train_set} ${valid_set} ${test_sets}; do
         ins+=" data/${set}" outs+=" ${raw}/${set}"
     done
     "${python}" -m espnet_lora_experts.bin.format_data --in_dirs "${ins}" --out_dirs "${outs}" \
-        --langs "${langs}" --text_policy "${text_policy}" \
+        --pooled_dirs "${tests}" --langs "${langs}" --text_policy "${text_policy}" \
+        ${text_case:+--text_case "${text_case}"} ${text_punctuation:+--text_punctuation "${text_punctuation}"} \
+        --keep_other_script "${keep_other_script}" \
         --min_wav_duration "${min_wav_duration}" --max_wav_duration "${max_wav_duration}"
 fi
 
@@ -327,6 +340,7 @@ fi
 if runs 10 "score"; then
     "${python}" -m espnet_lora_experts.bin.score --expdir "${expdir}" --test_sets "${test_sets}" \
         --data_root "${raw}" --systems "${systems}" --baseline multi --output "${results_dir}" \
+        --score_case "${score_case}" --score_punctuation "${score_punctuation}" --whisper_spellings "${backbone}" \
         --results_md "${results_md}" --command "${command}" --about "backbone=${backbone} text_policy=${text_policy}"
     if command -v sclite >/dev/null; then
         for dir in "${expdir}"/*/decode_*/*/score_{wer,cer}; do

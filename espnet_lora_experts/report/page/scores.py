@@ -17,7 +17,12 @@ from espnet_lora_experts.report.page.parts import (
     system_title,
 )
 from espnet_lora_experts.report.results import Decoded
-from espnet_lora_experts.report.tables import heading, number
+from espnet_lora_experts.report.tables import (
+    heading,
+    number,
+    other_cells,
+    other_names,
+)
 from espnet_lora_experts.whisper import languages
 
 MODE_KEYS = [
@@ -38,6 +43,7 @@ def table_section(scored: Mapping[str, Any]) -> Section:
         tables=[
             _summary(scored, modes),
             *(_by_language(scored, mode) for mode in modes),
+            *_other_texts(scored, modes),
         ],
     )
 
@@ -91,6 +97,26 @@ def _by_language(scored: Mapping[str, Any], mode: str) -> Table:
         rows.append((name, system_title(name), cells))
     title = f"WER % by language and CER %, {MODES[mode]}"
     return Table(title, [*map(heading, langs), "CER, average"], rows)
+
+
+def _other_texts(scored: Mapping[str, Any], modes: Sequence[str]) -> list[Table]:
+    """The averages under every normaliser, where there are several."""
+    names = other_names(scored)
+    ways = ("as scored", *names)
+    head = [f"WER %, {MODES[mode]}, {way}" for mode in modes for way in ways]
+    rows = [
+        (name, system_title(name), [Cell(x) for x in _all_ways(row, modes, names)])
+        for name, row in scored["systems"].items()
+    ]
+    title = (
+        "Averages of the same transcripts as written (raw) and as Whisper's authors"
+        " normalise them, which cuts Indic, Thai and other words at their marks"
+    )
+    return [Table(title, head, rows)] if names else []
+
+
+def _all_ways(row, modes: Sequence[str], names: Sequence[str]) -> list[str]:
+    return [cell for mode in modes for cell in other_cells(row, mode, names)]
 
 
 def _lowest(systems: Mapping[str, Any], mode: str, key: str) -> str:
