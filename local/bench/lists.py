@@ -48,8 +48,8 @@ def write_lists(folder: Path, clip: Path, count: int) -> None:
 
 
 def in_new_process(work: Callable, *args):
-    """The work's result, from a process whose memory nothing else has used."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    """The work's result, from a fork of this process, so that no other work is in it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
         return pool.submit(work, *args).result()
 
 

@@ -17,6 +17,7 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import Reporter
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import WhisperForConditionalGeneration
 
 from espnet_lora_experts.bin import train
@@ -235,16 +236,14 @@ def one_thread(cmd, heard, dies_in_epoch=None):
 
 
 def die_in(epoch):
-    """Kills this process behind the first step of an epoch."""
-    whole = torch.optim.SGD.step
-    steps = itertools.count(1)
+    """Kills this process before the first step of an epoch, which has two."""
+    steps = itertools.count()
 
-    def step(self, *args, **kwargs):
-        if next(steps) > 2 * (epoch - 1):
+    def kill(*_):
+        if next(steps) == 2 * (epoch - 1):
             os.kill(os.getpid(), signal.SIGKILL)
-        return whole(self, *args, **kwargs)
 
-    torch.optim.SGD.step = step
+    register_optimizer_step_pre_hook(kill)
 
 
 @pytest.fixture
