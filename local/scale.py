@@ -186,7 +186,7 @@ def trained(world: World, name: str, clips: Sequence[Clip], rounds: int) -> str:
 
 @table
 def listed_utterances(world: World, rounds: int) -> list[list[str]]:
-    """Synthetic lists: seconds to prepare them, bytes in training for each utterance.
+    """Synthetic lists: CPU seconds to prepare them, bytes in training for each.
 
     Stage 2 without its audio; stage 4's check; ESPnet's tables and the first epoch's
     batches. Memory of the process while it builds them, and afterwards.

@@ -48,13 +48,13 @@ def write_lists(folder: Path, clip: Path, count: int) -> None:
 
 
 def in_new_process(work: Callable, *args):
-    """The work's result, from a fork of this process, so that no other work is in it."""
+    """The work's result, from a fork of this process: no other work is in it."""
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
         return pool.submit(work, *args).result()
 
 
 def prepare(folder: Path) -> dict[str, float]:
-    """Seconds of stage 2 (but for the audio itself) and of stage 4's check."""
+    """CPU seconds of stage 2 (but for the audio itself) and of stage 4's check."""
     logging.disable(logging.WARNING)
     format_data.convert_audio = lambda source, path: 32_000  # type: ignore[assignment]
     langs, dump = " ".join(LANGS), folder.with_name("dump")
@@ -65,7 +65,7 @@ def prepare(folder: Path) -> dict[str, float]:
 
 
 def train(folder: Path, backbone: str, tokens: str) -> dict[str, float]:
-    """Seconds until the first epoch's batches are there, and bytes of memory."""
+    """CPU seconds until the first epoch's batches are there, and bytes of memory."""
     logging.disable(logging.WARNING)
     given = ["--backbone", backbone, "--token_list", tokens, "--num_workers", "0"]
     given += ["--output_dir", str(folder), "--use_preprocessor", "true"]
@@ -100,9 +100,9 @@ def espnets_tables(folder: Path) -> float:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def measure(world: World, count: int) -> dict[str, float]:
