@@ -49,7 +49,8 @@ class LanguageSampler(AbsSampler):
         if batch_bins < longest:
             raise ValueError(
                 f"batch_bins must hold {min_batch_size} utterance(s) of the longest "
-                f"({longest} samples with margin), but got {batch_bins}"
+                f"({longest} samples with margin), one for each process, but got "
+                f"{batch_bins}"
             )
         self.batch_bins, self.shuffle = batch_bins, shuffle
         self.min_batch_size = min_batch_size

@@ -107,6 +107,7 @@ def test_stages_go_through_slurm(recipe, run, cluster, monkeypatch):
     shutil.copytree(recipe / "exp/multi", exp / "multi", ignore=left_out)
     options = ["--expdir", exp.name, "--stage", "4", "--stop_stage", "9"]
     options += ["--skip_stages", "6 7 8", "--num_nodes", "2", "--inference_nj", "2"]
+    options += ["--train_args", "--batch_bins 640000"]  # for two of the longest
     done = run(recipe, *options, "--systems", "multi")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     asked = submitted.read_text().splitlines()
