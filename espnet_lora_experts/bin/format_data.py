@@ -17,6 +17,7 @@ import random
 import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
@@ -38,6 +39,8 @@ MAX_SECONDS = 30.0
 """Whisper hears no more at once."""
 LONGEST_NAME = 200
 """Letters of a file name; file systems take 255."""
+AT_ONCE = 1000
+"""Utterances that wait for a thread: each takes memory."""
 FIRST, SOME = 5, 20
 """Utterances of a dump dir whose audio is checked: from its start, and at random."""
 NAMED = 5
@@ -171,9 +174,9 @@ def format_dir(
     work = partial_format(tables, target, args)
     with ThreadPoolExecutor(args.nj) as pool:
         utts = sorted(tables["wav.scp"] | tables["text"])
-        done = [
-            *tqdm(pool.map(work, utts), total=len(utts), desc=str(target), ncols=79)
-        ]
+        parts = (utts[i : i + AT_ONCE] for i in range(0, len(utts), AT_ONCE))
+        rows_of = chain.from_iterable(pool.map(work, part) for part in parts)
+        done = [*tqdm(rows_of, total=len(utts), desc=str(target), ncols=79)]
     rows = [row for row in done if isinstance(row, dict)]
     _report(dict(zip(utts, done, strict=True)), source, len(rows))
     kept = Counter(row["utt2lang"] for row in rows)

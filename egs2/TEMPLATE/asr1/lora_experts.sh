@@ -28,7 +28,9 @@ Stages
 General
   --stage 1 --stop_stage 13 --skip_stages ""   which stages run
   --skip_done false      leave out what is finished and has the same options and inputs
-  --ngpu 0               GPUs for training and decoding
+  --ngpu 0               GPUs of each machine for training (several: DDP) and for decoding
+  --num_nodes 1          machines for each training, with cmd_backend=slurm or sge (see cmd.sh)
+  --torchrun ""          train by torchrun with these options, as in "--nproc_per_node 2", on CPUs too
   --inference_nj 1       decoding jobs
   --expdir exp  --dumpdir dump    where models and results, and formatted data go
   --quick false          a few steps on a few clips: tests that everything runs
@@ -48,6 +50,7 @@ Models
   --multi_config, --full_config, --mole_config, --distill_config, *_args: ESPnet's options
   --train_args ""        for every training; a model's own *_args win
   --joint_experts true   train all experts side by side in one job; false: one job each
+  --nj_experts 0         of these jobs, most at once; 0: one here, all of them on a cluster
   --train_full false     full fine-tuning too
   --train_kd_logits_only false            distillation without the layers' terms too
   --tag ""               what stages 6 to 8 train is named with it, exp/mole_TAG: other options beside
@@ -72,6 +75,8 @@ stop_stage=13
 skip_stages=""
 skip_done=false
 ngpu=0
+num_nodes=1
+torchrun=""
 inference_nj=1
 expdir=exp
 dumpdir=dump
@@ -103,6 +108,7 @@ mole_args=""
 distill_args=""
 train_args=""
 joint_experts=true
+nj_experts=0
 train_full=false
 train_kd_logits_only=false
 tag=""
@@ -134,6 +140,10 @@ suffix=${tag:+_${tag}}
 results_dir=${results_dir:-${expdir}}
 results_md=${results_md:-${results_dir}/RESULTS.md}
 read -r -a lang_list <<<"${langs}"
+if [ "${num_nodes}" -gt 1 ] && [[ ${cmd_backend:-local} =~ ^(local|run|ssh)$ ]]; then
+    log "--num_nodes ${num_nodes} must go through a cluster, cmd_backend=slurm or sge, but it is ${cmd_backend:-local}"
+    exit 2
+fi
 if ${quick}; then
     train_args="--num_iters_per_epoch 4 --max_epoch 1 --batch_bins 320000 ${train_args}"
     inference_args="--max_tokens 40 ${inference_args}"
@@ -148,12 +158,9 @@ runs() {
     log "stage $1 ($((SECONDS - stage_begins)) s): $2"
 }
 
-# ["es","no"] for ESPnet's options; without the quotes YAML reads no as false.
-listed() {
-    local codes
-    codes=$(printf '"%s",' "$@")
-    echo "[${codes%,}]"
-}
+# ["es", "no", ] for ESPnet's options; without the quotes YAML reads no as false, and without a space
+# slurm.pl and queue.pl take the quotes away.
+listed() { echo "[$(printf '"%s", ' "$@")]"; }
 
 # data_opts train|valid SET: ESPnet's options for one data dir.
 data_opts() {
@@ -168,6 +175,23 @@ same_run() {
     sed -E 's/ --(max_epoch|ngpu|num_workers|log_interval|patience) [^ ]+//g' <<<"$1"
 }
 
+# launch LOG ARGS...: Python on one device; on several by ESPnet's launcher, or by torchrun.
+launch() {
+    local log=$1 ranks=(--multiprocessing_distributed false)
+    shift
+    # shellcheck disable=SC2086  # these may be several words
+    if [ -n "${torchrun}" ]; then
+        [ "${ngpu}" = 0 ] && ranks+=(--dist_backend gloo) || ranks+=(--ngpu 1)
+        ${train_cmd} --gpu "${ngpu}" "${log}" "${python}" -m torch.distributed.run ${torchrun} "$@" "${ranks[@]}"
+    elif [ "${ngpu}" -gt 1 ] || [ "${num_nodes}" -gt 1 ]; then
+        "${python}" -m espnet2.bin.launch --cmd "${train_cmd}" --log "${log}" --ngpu "${ngpu}" \
+            --num_nodes "${num_nodes}" --init_file_prefix "$(dirname "${log}")/.dist_init_" \
+            --multiprocessing_distributed true -- "${python}" "$@"
+    else
+        ${train_cmd} --gpu "${ngpu}" "${log}" "${python}" "$@"
+    fi
+}
+
 # train NAME CONFIG ARGS...: trains exp/NAME, resumes it, or leaves it when it is finished. What was
 # trained there with other options or inputs is kept in exp/replaced.
 train() {
@@ -180,7 +204,6 @@ train() {
         --train_shape_file "${stats_dir}/train/speech_shape"
         --valid_shape_file "${stats_dir}/valid/speech_shape"
     )
-    [ "${ngpu}" -le 1 ] || cmd+=(--multiprocessing_distributed true)
     # shellcheck disable=SC2206,SC2207  # these words are split on purpose
     cmd+=($(data_opts train "${train_set}") $(data_opts valid "${valid_set}") ${train_args} "$@")
     inputs=$({
@@ -203,11 +226,42 @@ train() {
     mkdir -p "${dir}"
     rm -f "${dir}/.done"
     echo "${wanted}" >"${dir}/.begun"
-    # shellcheck disable=SC2086  # train_cmd may have options
-    ${train_cmd} --gpu "${ngpu}" "${dir}/train.log" "${python}" "${cmd[@]}"
+    launch "${dir}/train.log" "${cmd[@]}"
     echo "${wanted}" >"${dir}/.done"
     log "${dir}: $(grep -o 'trainable parameters: .*' "${dir}/train.log" | tail -n 1);" \
         "$(grep -oE '[0-9]*epoch results: .*' "${dir}/train.log" | tail -n 1 | grep -oE '^[0-9]*epoch|\[valid\] .*' | tr '\n' ' ' | cut -c1-90)"
+}
+
+# experts_apart: a training for each language, some at once; when one fails the others go on.
+experts_apart() {
+    local lang failed="" most=${nj_experts}
+    local -A pids=()
+    if [ "${most}" = 0 ]; then
+        [ "${cmd_backend:-local}" = local ] && most=1 || most=${#lang_list[@]}
+    fi
+    set -m # each job is a process group, which ends as a whole
+    trap 'kill -- "${pids[@]/#/-}" 2>/dev/null; exit 130' INT TERM
+    for lang in "${lang_list[@]}"; do
+        while [ "$(jobs -rp | wc -l)" -ge "${most}" ]; do
+            wait -n || true
+        done
+        (
+            [ "${cmd_backend:-local}" != local ] || OMP_NUM_THREADS=$(((OMP_NUM_THREADS + most - 1) / most))
+            # shellcheck disable=SC2086
+            train "mono_${lang}" "${expert_config}" --model_conf "languages=$(listed "${lang}")" ${expert_args}
+        ) </dev/null &
+        pids[${lang}]=$!
+    done
+    for lang in "${lang_list[@]}"; do
+        wait "${pids[${lang}]}" || failed+=" ${lang}"
+    done
+    trap - INT TERM
+    set +m
+    if [ -n "${failed}" ]; then
+        log "failed:${failed} (${expdir}/mono_LANG/train.log); the other experts are trained. Run this again with" \
+            "--skip_done true: only the missing ones are trained, from the last epoch that they finished"
+        exit 1
+    fi
 }
 
 # experts_conf: the experts of exp/mono as ESPnet's option {"es": folder, ...}.
@@ -254,14 +308,9 @@ fi
 
 if runs 4 "statistics"; then
     "${python}" -m espnet_lora_experts.bin.format_data --check_dirs "${raw}/${train_set} ${raw}/${valid_set}"
-    # shellcheck disable=SC2046,SC2086
-    ${train_cmd} "${stats_dir}/stats.log" "${python}" -m espnet_lora_experts.bin.train \
-        --collect_stats true --config "${multi_config}" --backbone "${backbone}" --ngpu 0 \
-        --model_conf "languages=$(listed "${lang_list[@]}")" --model_conf extract_feats_in_collect_stats=false \
-        --token_list "${token_list}" --use_preprocessor true --output_dir "${stats_dir}" \
-        $(data_opts train "${train_set}") $(data_opts valid "${valid_set}") \
-        --train_shape_file "${raw}/${train_set}/utt2num_samples" \
-        --valid_shape_file "${raw}/${valid_set}/utt2num_samples"
+    mkdir -p "${stats_dir}"/{train,valid}
+    cp "${raw}/${train_set}/utt2num_samples" "${stats_dir}/train/speech_shape"
+    cp "${raw}/${valid_set}/utt2num_samples" "${stats_dir}/valid/speech_shape"
     log "$(wc -l <"${stats_dir}/train/speech_shape") training and" \
         "$(wc -l <"${stats_dir}/valid/speech_shape") validation utterances"
 fi
@@ -273,11 +322,8 @@ if runs 5 "language experts: ${langs}"; then
         train mono "${expert_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${expert_args}
         parts=${expdir}/mono
     else
-        for lang in "${lang_list[@]}"; do
-            # shellcheck disable=SC2086
-            train "mono_${lang}" "${expert_config}" --model_conf "languages=[${lang}]" ${expert_args}
-            parts+=" ${expdir}/mono_${lang}"
-        done
+        experts_apart
+        parts=$(printf "${expdir}/mono_%s " "${lang_list[@]}")
     fi
     "${python}" -m espnet_lora_experts.bin.combine --inputs "${parts}" --output "${expdir}/mono" \
         --two_pass "${expdir}/two_pass"
