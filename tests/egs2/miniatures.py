@@ -1,4 +1,4 @@
-"""Small corpora in the on-disk layouts of AISHELL, LibriSpeech, Common Voice, FLEURS, MLS.
+"""Small corpora in the layouts of AISHELL, LibriSpeech, Common Voice, FLEURS and MLS.
 
     python -m tests.egs2.miniatures DIR
 

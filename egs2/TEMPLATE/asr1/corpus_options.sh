@@ -3,8 +3,8 @@
 #
 # corpus_options "commonvoice cv_version" "$@": of the options --name value, those named become
 # variables that db.sh knows (COMMONVOICE, CV_VERSION); all others stay in the array ${rest}. A folder
-# counts from where run.sh was called. With --quick true, ${rest} begins with a tiny backbone and few
-# utterances, unless they are given. --help tells the recipe's own options first.
+# counts from where run.sh was called. With --quick true, ${rest} begins with a tiny backbone, one job for
+# all experts and few utterances, unless they are given. --help tells the recipe's own options first.
 
 corpus_options() {
     local names=" $1 " name value
@@ -28,7 +28,8 @@ corpus_options() {
         fi
     done
     if [[ " ${rest[*]} " == *" --quick true "* ]]; then
-        rest=(--backbone openai/whisper-tiny --local_data_opts "--max_train 40 --max_dev 8 --max_test 6" "${rest[@]}")
+        rest=(--backbone openai/whisper-tiny --joint_experts true
+            --local_data_opts "--max_train 40 --max_dev 8 --max_test 6" "${rest[@]}")
     fi
     case " ${rest[*]} " in
         *" --help "* | *" -h "*)

@@ -16,4 +16,4 @@ for model in expert multi full mole distill; do
 done
 exec ./lora_experts.sh --langs "zh en ko ja id ru vi yue" --backbone openai/whisper-medium \
     --text_policy normalized --local_data_opts "--max_dev 500" "${paper[@]}" \
-    --train_full true --train_kd_logits_only true "${rest[@]}"
+    --joint_experts false --train_full true --train_kd_logits_only true "${rest[@]}"

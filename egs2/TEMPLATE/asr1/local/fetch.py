@@ -58,7 +58,7 @@ def fetch(url: str, path: Path, md5: str = "") -> None:
     failed, size = 0, _size(part)
     while True:
         try:
-            md5 = md5 or _receive(url, part)
+            told = _receive(url, part)
             break
         except (OSError, http.client.HTTPException) as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
@@ -71,7 +71,7 @@ def fetch(url: str, path: Path, md5: str = "") -> None:
             size = _size(part)
             LOG.warning("%s: %s; trying again", path.name, error)
             time.sleep(2 ** (failed - 1))
-    check(part, md5, path)
+    check(part, md5 or told, path)
     os.replace(part, path)
 
 
@@ -163,6 +163,8 @@ def unpack(archive: Path, folder: Path, inner: str) -> None:
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(scratch, filter="data")
+            while tar.fileobj.read(BLOCK):  # to the end, where gzip's own check is
+                pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         shutil.rmtree(scratch)
         raise ValueError(
