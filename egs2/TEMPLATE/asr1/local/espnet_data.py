@@ -21,7 +21,12 @@ from espnet_lora_experts.report.kaldi import read_table
 LOG = logging.getLogger(__name__)
 HERE = "data/espnet"
 """Where the recipes' folders are made."""
-PATH_SH = "export PATH=$PWD/utils:$PATH LC_ALL=C PYTHONIOENCODING=UTF-8\n"
+PATH_SH = """
+export PATH=$PWD/utils:$PATH LC_ALL=C PYTHONIOENCODING=UTF-8
+# Debian's list has C.utf8, utils/validate_data_dir.sh looks for C.UTF-8.
+locale() { command locale "$@" | sed 's/^C.utf8$/C.UTF-8/'; }
+export -f locale
+"""
 
 
 @dataclass(frozen=True)
