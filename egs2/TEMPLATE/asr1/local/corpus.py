@@ -92,7 +92,7 @@ def prepare(args: argparse.Namespace, langs: list[str], read: Read) -> None:
 
     Raises:
         ValueError: When a corpus lacks something that it must have, or a language has
-            nothing to train on. Nothing is written then.
+            nothing to train on. No data dir is written then.
     """
     limits = {split: getattr(args, f"max_{split}") for split in SPLITS}
     found = Found()

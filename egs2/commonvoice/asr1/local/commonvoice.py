@@ -38,7 +38,7 @@ WHERE = "its licence is accepted once on commonvoice.mozilla.org/datasets"
 
 def release_of(folder: Path) -> tuple[int, ...]:
     """A release's number, to compare: cv-corpus-9.0-2022-04-27 is older than 21.0."""
-    match = re.match(r"cv-corpus-(\d+(?:\.\d+)*)", folder.name)
+    match = re.match(r"cv-corpus-(\d+(?:\.\d+)*?)(?:\.0)*(?!\.?\d)", folder.name)
     return tuple(map(int, match[1].split("."))) if match else ()
 
 
@@ -54,8 +54,8 @@ def locate(root: Path, locale: str, version: str) -> Path:
         ValueError: It is not there; says what to put where.
     """
     for archive in sorted(root.glob(f"*cv-corpus-*-{locale}.tar.gz")):
-        name = re.search(rf"(cv-corpus-.+)-{locale}\.tar\.gz", archive.name)
-        inner = Path(name[1], locale)
+        name = re.search(rf"(cv-corpus-[\d.]+-[\d-]+)-{locale}\.tar\.gz", archive.name)
+        inner = Path(name[1] if name else "delta", locale)
         if not (root / inner).is_dir() and is_wanted(inner.parent, version):
             fetch.unpack(archive, root / inner, str(inner))
     found = [p for p in root.glob(f"cv-corpus-*/{locale}") if (p / "clips").is_dir()]
