@@ -113,11 +113,13 @@ def test_common_voice_is_taken_from_its_archive(prepared, cv):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--langs", "de"], "de of release any must be in .* put cv-corpus-<version>"),
+        (["--langs", "de"], "de must be in .* put cv-corpus-<version>"),
         (
             ["--langs", "ca", "--cv_version", "9.0"],
             "ca of release 9.0 .*There is: .*5.1",
         ),
+        (["--langs", "ca", "--locales", "ca"], "--locales must be like .* got 'ca'"),
+        (["--langs", "zh", "--locales", "zh=zh-TW"], "Voice's zh-TW must be in"),
         (["--langs", "xx"], "language must be a code of the table, but got 'xx'"),
         (["--langs", ""], "--langs must name languages"),
     ],

@@ -25,7 +25,7 @@ def scripts_of(lang: str) -> frozenset[str]:
         >>> sorted(scripts_of("ja")), sorted(scripts_of("ca"))
         (['CJK', 'HIRAGANA', 'KATAKANA', 'KATAKANA-HIRAGANA'], ['LATIN'])
     """
-    return frozenset(row[0] for row in _ROWS if lang in row[1:]) or {"LATIN"}
+    return frozenset(row[0] for row in _ROWS if lang in row[1:]) or frozenset(["LATIN"])
 
 
 @cache

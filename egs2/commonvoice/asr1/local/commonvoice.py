@@ -66,8 +66,8 @@ def locate(root: Path, locale: str, version: str) -> Path:
         return root / locale
     releases = sorted(path.name for path in root.glob("cv-corpus-*"))
     raise ValueError(
-        f"Common Voice's {locale} of release {version or 'any'} must be in"
-        f" {root.absolute()}, but is not; {WHERE}: put"
+        f"Common Voice's {locale}{f' of release {version}' if version else ''} must be"
+        f" in {root.absolute()}, but is not; {WHERE}: put"
         f" cv-corpus-<version>-<date>-{locale}.tar.gz, or its folder"
         f" cv-corpus-<version>-<date>/{locale}, there, or name another folder with"
         f" --commonvoice, or COMMONVOICE in db.sh. There is: {releases or 'none'}"
@@ -137,9 +137,21 @@ def by_espnet(root: Path, folder: Path) -> Path:
     return espnet_data.run(root, SCRIPT, home, ["--lang", folder.name])
 
 
+def parse_locales(text: str) -> dict[str, str]:
+    """Locales by languages, of ``zh=zh-TW yue=zh-HK``.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    pairs = [pair.split("=") for pair in text.split()]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise ValueError(f"--locales must be like zh=zh-TW yue=zh-HK, but got {text!r}")
+    return dict(pairs)
+
+
 def reader(args) -> corpus.Read:
     """The function that reads a split, ours or ESPnet's."""
-    locales = {**LOCALES, **dict(pair.split("=") for pair in args.locales.split())}
+    locales = {**LOCALES, **parse_locales(args.locales)}
     root = espnet_data.root_of(args.espnet_root)
 
     @cache
