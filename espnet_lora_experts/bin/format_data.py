@@ -3,9 +3,10 @@
     python -m espnet_lora_experts.bin.format_data --langs "es ru" \
         --in_dirs "data/train data/test" --out_dirs "dump/raw/train dump/raw/test"
 
-Dump dirs that were made elsewhere can be checked before they are trained on:
+Dump dirs that were made elsewhere can be checked before they are trained on. Where
+utt2lang is missing, it is written if the ids tell it, or the languages are but one:
 
-    python -m espnet_lora_experts.bin.format_data --check_dirs "dump/raw/train"
+    python -m espnet_lora_experts.bin.format_data --langs es --check_dirs dump/raw/train
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import random
 import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +21,10 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
-import soundfile
 from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
+from espnet_lora_experts.bin.dump import check_dir
 from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE, convert_audio
@@ -41,8 +41,6 @@ LONGEST_NAME = 200
 """Letters of a file name; file systems take 255."""
 AT_ONCE = 1000
 """Utterances that wait for a thread: each takes memory."""
-FIRST, SOME = 5, 20
-"""Utterances of a dump dir whose audio is checked: from its start, and at random."""
 NAMED = 5
 """Utterances that a warning names."""
 FEW = 10
@@ -57,7 +55,9 @@ def get_parser() -> argparse.ArgumentParser:
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--in_dirs", default="", help="wav.scp text utt2lang utt2spk")
     task.add_argument(
-        "--check_dirs", default="", help="dump dirs: only check that they are at 16 kHz"
+        "--check_dirs",
+        default="",
+        help="dump dirs: only check audio; with --langs, languages",
     )
     parser.add_argument("--out_dirs", default="", help="as many folders to write")
     parser.add_argument("--langs", default="", help='language codes, e.g. "es ru"')
@@ -100,7 +100,7 @@ def main(cmd=None) -> None:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
     args = get_parser().parse_args(cmd)
     for folder in args.check_dirs.split():
-        check_dir(Path(folder))
+        check_dir(Path(folder), args.langs.split())
     if args.in_dirs:
         check_options(args)
         format_dirs(args)
@@ -294,30 +294,6 @@ def write_tables(target: Path, rows: list[dict]) -> None:
     spk2utt = {spk: " ".join(utts) for spk, utts in sorted(by_speaker.items())}
     write_table(target / "spk2utt", spk2utt)
     write_table(target / "feats_type", {"raw": ""})
-
-
-def check_dir(folder: Path) -> None:
-    """Checks that a dump dir's audio is at 16 kHz: some headers, not all.
-
-    ESPnet's reader drops the sampling rate, so that training would hear anything else
-    slowed down or sped up, and never say so.
-
-    Raises:
-        FileNotFoundError: No wav.scp.
-        ValueError: An utterance's audio is unreadable or at another rate.
-    """
-    wavs = read_table(folder / "wav.scp")
-    chosen = random.Random(0).sample([*wavs], min(SOME, len(wavs)))
-    for utt in [*wavs][:FIRST] + chosen:
-        try:
-            rate = soundfile.info(wavs[utt]).samplerate
-        except soundfile.LibsndfileError as error:
-            rate = error
-        if rate != SAMPLE_RATE:
-            raise ValueError(
-                f"{folder}: utterance {utt} must be a file at {SAMPLE_RATE} Hz, but "
-                f"got {rate} ({wavs[utt]}); run stage 2, which converts any audio"
-            )
 
 
 def _report(done: dict[str, dict | str], source: Path, kept: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import soundfile
 import soxr
@@ -21,14 +22,15 @@ BLOCK = 2**20
 
 
 def read_audio(path: str | os.PathLike) -> np.ndarray:
-    """Reads any file that libsndfile reads (wav, flac, ogg, mp3), or a Kaldi pipe.
+    """Reads any file that libsndfile reads (wav, flac, ogg, mp3), Kaldi's pipe or ark.
 
     What else FFmpeg reads (m4a, mp4, webm, wma) it reads where PyAV is installed. Of a
     long file at another rate or with more channels, only a block is held beside the
     result.
 
     Args:
-        path: A file, or a shell command ending in ``|`` that writes one.
+        path: A file, a shell command ending in ``|`` that writes one, or a place in
+            an archive of them, ``data.ark:123``.
 
     Returns:
         Samples at 16 kHz in [-1, 1], (S,).
@@ -47,6 +49,9 @@ def read_audio(path: str | os.PathLike) -> np.ndarray:
 
 
 def _read(path: str) -> np.ndarray:
+    ark = read_ark(path)
+    if ark:
+        return _collect(_by_libsndfile(_as_wav(*ark)))
     if path.rstrip().endswith("|"):
         command = path.rstrip()[:-1]
         run = subprocess.run(command, shell=True, check=True, stdout=subprocess.PIPE)
@@ -60,6 +65,28 @@ def _read(path: str) -> np.ndarray:
         if len(samples_S) == 0:  # FFmpeg takes some files for what they are not
             raise
         return samples_S
+
+
+def read_ark(path: str) -> tuple[np.ndarray, int] | None:
+    """Samples (S,) or (S, C) and rate of ``data.ark:123``; None of any other path.
+
+    Raises:
+        ValueError: There is no audio at that place.
+    """
+    if not re.search(r"\.ark:\d+$", path):
+        return None
+    found = kaldiio.load_mat(path)
+    if not isinstance(found, tuple):
+        raise ValueError(f"{path} must be audio, but is a matrix of {found.shape}")
+    rate, samples_S = found
+    return samples_S, int(rate)
+
+
+def _as_wav(samples_S: np.ndarray, rate: int) -> io.BytesIO:
+    wav = io.BytesIO()
+    soundfile.write(wav, samples_S, rate, format="WAV")
+    wav.seek(0)
+    return wav
 
 
 def _collect(blocks: Iterable[np.ndarray]) -> np.ndarray:

@@ -236,6 +236,25 @@ def test_fusion_without_experts_says_what_is_missing(run, stage):
     assert not calls and "exp/mono must be a system's folder" in said
 
 
+def test_dumps_of_archives_are_read_as_such(run, recipe):
+    """ESPnet's asr.sh writes them for audio_format flac.ark."""
+    assert "dump/raw/dev/wav.scp,speech,sound" in run(6)[0][0]
+    (recipe / "dump/raw/dev/wav.scp").write_text("a dump/raw/org/data_wav.ark:2\n")
+    assert "dump/raw/dev/wav.scp,speech,kaldi_ark" in run(6)[0][0]
+    assert "dump/raw/train/wav.scp,speech,sound" in run(6)[0][0]
+
+
+def test_languages_of_all_sets_are_checked_before_training(run):
+    [check, _], _ = run(4, "--langs", "es ru")
+    folders = "dump/raw/train dump/raw/dev dump/raw/test"
+    assert check[-4:] == ["--check_dirs", folders, "--langs", "es ru"]
+
+
+def test_full_fine_tuning_without_the_pooled_lora(run):
+    options = ["--train_multi", "false", "--train_full", "true", "--tag", "curated"]
+    assert trained(run(6, *options)[0]) == ["exp/full_curated"]
+
+
 def test_padded_systems_are_decoded_beside_the_natural_ones(run, recipe):
     (recipe / "exp/kd").mkdir(parents=True)
     (recipe / "exp/kd/system.json").write_text("{}")

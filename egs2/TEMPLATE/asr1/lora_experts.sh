@@ -37,7 +37,8 @@ General
 Data
   --langs "es fr ro ru"  target languages: Whisper's codes
   --train_set train --valid_set dev --test_sets test    data dirs: wav.scp text utt2lang utt2spk
-                         (your own: put them under data/ and start with --stage 2)
+                         (your own: put them under data/ and start with --stage 2; dump/raw/<set> of ESPnet's
+                         asr.sh, of wav, flac or ark: start with --stage 3)
   --local_data_opts ""   for local/data.sh
   --download_dir ""      where local/data.sh and the backbone look for packages and keep them
   --min_wav_duration 0.1  --max_wav_duration 30   seconds; other utterances are left out and counted
@@ -51,6 +52,7 @@ Models
   --train_args ""        for every training; a model's own *_args win
   --joint_experts true   train all experts side by side in one job; false: one job each
   --nj_experts 0         of these jobs, most at once; 0: one here, all of them on a cluster
+  --train_multi true     the pooled LoRA
   --train_full false     full fine-tuning too
   --train_kd_logits_only false            distillation without the layers' terms too
   --tag ""               what stages 6 to 8 train is named with it, exp/mole_TAG: other options beside
@@ -109,6 +111,7 @@ distill_args=""
 train_args=""
 joint_experts=true
 nj_experts=0
+train_multi=true
 train_full=false
 train_kd_logits_only=false
 tag=""
@@ -164,8 +167,9 @@ listed() { echo "[$(printf '"%s", ' "$@")]"; }
 
 # data_opts train|valid SET: ESPnet's options for one data dir.
 data_opts() {
-    local dir=${raw}/$2
-    echo "--$1_data_path_and_name_and_type ${dir}/wav.scp,speech,sound" \
+    local dir=${raw}/$2 type=sound
+    ! head -n 1 "${dir}/wav.scp" 2>/dev/null | grep -qE '\.ark:[0-9]+$' || type=kaldi_ark # ESPnet's own dumps
+    echo "--$1_data_path_and_name_and_type ${dir}/wav.scp,speech,${type}" \
         "--$1_data_path_and_name_and_type ${dir}/text,text,text" \
         "--$1_data_path_and_name_and_type ${dir}/utt2lang,lang,text"
 }
@@ -307,7 +311,11 @@ if runs 3 "backbone: ${backbone}"; then
 fi
 
 if runs 4 "statistics"; then
-    "${python}" -m espnet_lora_experts.bin.format_data --check_dirs "${raw}/${train_set} ${raw}/${valid_set}"
+    dirs="${raw}/${train_set} ${raw}/${valid_set}"
+    for set in ${test_sets}; do
+        [ ! -d "${raw}/${set}" ] || dirs+=" ${raw}/${set}"
+    done
+    "${python}" -m espnet_lora_experts.bin.format_data --check_dirs "${dirs}" --langs "${langs}"
     mkdir -p "${stats_dir}"/{train,valid}
     cp "${raw}/${train_set}/utt2num_samples" "${stats_dir}/train/speech_shape"
     cp "${raw}/${valid_set}/utt2num_samples" "${stats_dir}/valid/speech_shape"
@@ -330,8 +338,10 @@ if runs 5 "language experts: ${langs}"; then
 fi
 
 if runs 6 "baselines: pooled LoRA$(${train_full} && echo ', full fine-tuning' || true)"; then
-    # shellcheck disable=SC2086
-    train "multi${suffix}" "${multi_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${multi_args}
+    if ${train_multi}; then
+        # shellcheck disable=SC2086
+        train "multi${suffix}" "${multi_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${multi_args}
+    fi
     if ${train_full}; then
         # shellcheck disable=SC2086
         train "full${suffix}" "${full_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${full_args}
