@@ -170,11 +170,8 @@ def _load_weights(system: System, path: Path) -> None:
 
 def _save_backbone(backbone: Backbone, folder: Path) -> dict[str, str]:
     """Writes a fine-tuned Whisper with its tokenizer, in Hugging Face layout."""
-    source = hub.resolve(backbone.name)
     with replacing(folder) as temp:
-        for file in source.iterdir():
-            if file.suffix in (".json", ".txt"):
-                (temp / file.name).write_bytes(file.read_bytes())
+        hub.copy_texts(hub.resolve(backbone.name), temp)
         backbone.hf.save_pretrained(temp)
         for file in temp.glob("*.safetensors"):
             follow_umask(file)
