@@ -122,9 +122,7 @@ class Pages:
         data.library_name, data.base_model_relation = LIBRARIES[to], "finetune"
         return data, text
 
-    def _made_of(
-        self, experts: Mapping[str, str]
-    ) -> tuple[list[Path], list[Path]]:
+    def _made_of(self, experts: Mapping[str, str]) -> tuple[list[Path], list[Path]]:
         """Folders of the experts, and of the trainings behind the system."""
         adapters = [self.folder / path for path in experts.values()]
         alone = self.what["type"] == "mole"

@@ -193,7 +193,7 @@ def _check_experts(options: Options, as_experts: bool, kind: str, folder) -> Non
     if as_experts and options.to != HUGGINGFACE:
         raise ValueError(
             f"{folder} must be one Whisper to be exported to {options.to}, but is of "
-            f"type {kind}, with an expert for each language; give --lang for one of them, "
+            f"type {kind}, an expert for each language; give --lang for one of them, "
             "distil it into one LoRA first (stage 8), or export the experts with --to "
             f"{HUGGINGFACE}"
         )
