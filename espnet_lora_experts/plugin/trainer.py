@@ -10,6 +10,7 @@ import torch
 from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 
+from espnet_lora_experts.plugin.progress import Progress
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.systems import MoLE, Single
 
@@ -64,6 +65,15 @@ class ExpertTrainer(Trainer):
         facts = cls._facts(model, output_dir, trainer_options)
         model.export(output_dir, {**facts, "checkpoint": best.resolve().name})
         logging.info(f"exported {best.resolve().name} as the system {output_dir}")
+
+    @classmethod
+    def train_one_epoch(cls, iterator, reporter, options, **kwargs) -> bool:
+        """ESPnet's, with the time left where the batches can be counted."""
+        if hasattr(iterator, "__len__"):
+            iterator = Progress(iterator, reporter.epoch, options.max_epoch)
+        return super().train_one_epoch(
+            iterator=iterator, reporter=reporter, options=options, **kwargs
+        )
 
     @staticmethod
     def _best(output_dir: Path, options) -> Path:
