@@ -33,7 +33,7 @@ from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import DESCRIPTION, read_description
-from espnet_lora_experts.whisper.folder import FULL, TYPES
+from espnet_lora_experts.whisper.folder import FULL, is_system
 
 AUTO = ""
 """Choice of language: each system finds it."""
@@ -128,7 +128,7 @@ def find_systems(expdir: Path, names: str) -> list[str]:
     if names.split():
         return list(dict.fromkeys(names.split()))
     folders = sorted(path.parent for path in expdir.glob(f"*/{DESCRIPTION}"))
-    found = [path.name for path in folders if read_description(path)["type"] in TYPES]
+    found = [folder.name for folder in folders if is_system(folder)]
     if not found:
         raise FileNotFoundError(
             f"--expdir must hold trained systems, but {expdir} has none; recipes leave "

@@ -26,6 +26,7 @@ from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.card import update_cards
 from espnet_lora_experts.whisper.description import (
     DESCRIPTION,
+    read_description,
     write_description,
 )
 from espnet_lora_experts.whisper.source import find
@@ -66,10 +67,19 @@ def save_system(
         backbone: Whose bank holds the experts.
         system: The gates.
         facts: What else ``system.json`` should say, for example steps and parameters.
+
+    Raises:
+        ValueError: A mixture of experts, which must be folded first.
     """
+    what = describe(backbone, system)
+    if what["type"] not in TYPES:
+        raise ValueError(
+            f"a system must be one of {TYPES} to be saved, but is a {what['type']}; "
+            "fold it (Speech2Text's .experts.fold()) and save the folded backbone and "
+            "system"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    what = describe(backbone, system)
     what["experts"] = {name: f"experts/{name}" for name in system.experts}
     for name, path in what["experts"].items():
         metadata = {"backbone_sha256": backbone.sha256, "expert": name}
@@ -127,6 +137,16 @@ def load_system(
             "written by another version?"
         ) from error
     return backbone, system.eval(), what
+
+
+def is_system(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a system that runs by itself.
+
+    Raises:
+        FileNotFoundError: No ``system.json``.
+        ValueError: It is broken.
+    """
+    return read_description(folder)["type"] in TYPES
 
 
 def check_type(kind: str, folder: Path) -> None:

@@ -17,7 +17,7 @@ import soundfile
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio, read_bytes
 
 
-def read_entry(entry: str) -> np.ndarray:
+def read_entry(entry: str | os.PathLike) -> np.ndarray:
     """Reads what an entry names, see :func:`~.audio.read_audio`.
 
     Args:
@@ -30,6 +30,7 @@ def read_entry(entry: str) -> np.ndarray:
         ValueError: The file is missing, unreadable or has no samples, or the command
             fails.
     """
+    entry = str(entry)
     if not entry.rstrip().endswith("|"):
         return read_audio(entry)
     command = entry.rstrip()[:-1]

@@ -7,7 +7,6 @@ import numpy as np
 
 from espnet_lora_experts.report.page import charts
 from espnet_lora_experts.report.page.parts import (
-    MODES,
     Cell,
     Chart,
     Key,
@@ -19,6 +18,7 @@ from espnet_lora_experts.report.page.parts import (
 from espnet_lora_experts.report.results import Decoded
 from espnet_lora_experts.report.tables import heading, number
 from espnet_lora_experts.whisper import languages
+from espnet_lora_experts.whisper.card_scores import MODES
 
 MODE_KEYS = [
     Key({"circle": "●", "diamond-open": "◇"}[mark], colour(shade), MODES[mode])
