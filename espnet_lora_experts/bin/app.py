@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.inference import Result, Speech2Text
+from espnet_lora_experts.report.page.parts import system_title
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
@@ -333,7 +334,11 @@ class Card:
         self.gr = gr
         with gr.Column() as column:
             text = gr.Textbox(
-                label=name, info="", lines=2, interactive=False, buttons=["copy"]
+                label=": ".join(filter(None, (name, system_title(name)))),
+                info="",
+                lines=2,
+                interactive=False,
+                buttons=["copy"],
             )
             chart = gr.Label(
                 label="Language", show_heading=False, num_top_classes=5, visible=False
