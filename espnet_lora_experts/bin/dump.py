@@ -11,7 +11,8 @@ import soundfile
 
 from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper import languages
-from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_ark
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE
+from espnet_lora_experts.whisper.wav_scp import read_ark
 
 FIRST, SOME = 5, 20
 """Utterances of a dump dir whose audio is checked: from its start, and at random."""
@@ -75,9 +76,9 @@ def check_languages(folder: Path, langs: list[str]) -> None:
         if lacking:
             raise ValueError(
                 f"{folder} must have utt2lang with lines 'utterance code', but has"
-                f" none, and {len(lacking)} of {len(utts)} ids do not begin with a code of"
-                f" {' '.join(langs)}, such as {lacking[0]}; write it, or give --langs"
-                " the one language that the set is in"
+                f" none, and {len(lacking)} of {len(utts)} ids do not begin with a code"
+                f" of {' '.join(langs)}, such as {lacking[0]}; write it, or give"
+                " --langs the one language that the set is in"
             )
         write_table(path, codes)
         logging.info(f"{path}: written, as it was missing")

@@ -27,8 +27,9 @@ from espnet_lora_experts.bin import cli
 from espnet_lora_experts.bin.dump import check_dir
 from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper import languages
-from espnet_lora_experts.whisper.audio import SAMPLE_RATE, convert_audio
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 from espnet_lora_experts.whisper.spelling import lower
+from espnet_lora_experts.whisper.wav_scp import convert_entry
 
 TEXT_POLICIES = {  # case and punctuation
     "raw": ("keep", "keep"),
@@ -257,7 +258,7 @@ def file_name(utt: str) -> str:
 def _convert(source: str, path: Path) -> int | str:
     """Number of samples of the converted file, or why there is none."""
     try:
-        return convert_audio(source, path)
+        return convert_entry(source, path)
     except ValueError as error:
         logging.warning(str(error))
         return "has unreadable or empty audio"

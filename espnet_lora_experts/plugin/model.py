@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from espnet_lora_experts.experts.distill import (
     student_factors,
 )
 from espnet_lora_experts.experts.layer import ExpertLinear
-from espnet_lora_experts.experts.store import load_expert
+from espnet_lora_experts.experts.store import WEIGHTS, load_expert
 from espnet_lora_experts.plugin.base import Batch, Terms, WhisperModel
 from espnet_lora_experts.whisper.systems import (
     Experts,
@@ -291,7 +292,9 @@ def load_experts(model: WhisperModel, experts: Mapping[str, str]) -> None:
         )
     whisper = model.backbone
     for code in model.languages:
-        load_expert(whisper.bank, code, experts[code], whisper.sha256)
+        path = Path(experts[code])
+        folder = path.parent if path.name == WEIGHTS else path  # in a packed model
+        load_expert(whisper.bank, code, folder, whisper.sha256)
 
 
 def start_student(

@@ -13,6 +13,7 @@ import torch
 from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 
+from espnet_lora_experts.plugin.progress import Progress
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.systems import MoLE, Single
 
@@ -83,15 +84,26 @@ class ExpertTrainer(Trainer):
         logging.info(f"exported {best.resolve().name} as the system {output_dir}")
 
     @classmethod
-    def train_one_epoch(cls, options, distributed_option, **kwargs) -> bool:
-        """ESPnet's epoch; the checkpoint of the one before is kept until its end."""
+    def train_one_epoch(
+        cls, iterator, reporter, options, distributed_option, **kwargs
+    ) -> bool:
+        """ESPnet's epoch, with the time left where its batches can be counted.
+
+        The checkpoint of the epoch before is kept until its end.
+        """
         last = Path(options.output_dir) / "checkpoint.pth"
         if not distributed_option.dist_rank and last.exists():
             copy = last.with_suffix(".copying")
             shutil.copyfile(last, copy)
             copy.replace(_before(last))
+        if hasattr(iterator, "__len__"):
+            iterator = Progress(iterator, reporter.epoch, options.max_epoch)
         return super().train_one_epoch(
-            options=options, distributed_option=distributed_option, **kwargs
+            iterator=iterator,
+            reporter=reporter,
+            options=options,
+            distributed_option=distributed_option,
+            **kwargs,
         )
 
     @staticmethod

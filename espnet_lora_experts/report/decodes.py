@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_lora_experts.report.kaldi import read_table
-from espnet_lora_experts.whisper.languages import normalize
+from espnet_lora_experts.whisper.languages import MODES, normalize
 
 Normalizer = Callable[[str, str], str]
 """From a text and the code of its language to the text as it is scored."""
-MODES = ("aware", "agnostic")
 _ONLY = {"mono": ("aware",), "two_pass": ("agnostic",)}
 
 
@@ -47,7 +46,7 @@ def modes_of(system: str) -> tuple[str, ...]:
 
     ``NAME@...``, the system NAME decoded in another way, has those of NAME.
     """
-    return _ONLY.get(system.partition("@")[0], MODES)
+    return _ONLY.get(system.partition("@")[0], (*MODES,))
 
 
 def raw(text: str, code: str) -> str:

@@ -9,6 +9,7 @@ from espnet2.train.dataset import ESPnetDataset
 from espnet_lora_experts.bin import format_data
 from espnet_lora_experts.report.kaldi import read_table
 from espnet_lora_experts.whisper.audio import read_audio
+from espnet_lora_experts.whisper.wav_scp import read_entry
 
 UTTS = {
     "es_1": ("es", 0.1, "uno"),
@@ -93,7 +94,7 @@ def test_archives_are_read_as_training_reads_them(ark):
     theirs = ESPnetDataset(data, preprocess=None)
     for utt, path in wavs.items():
         assert ".ark:" in places[utt]
-        ours = read_audio(places[utt])
+        ours = read_entry(places[utt])
         np.testing.assert_allclose(ours, read_audio(path), atol=2**-15)
         np.testing.assert_allclose(ours, theirs[utt][1]["speech"], atol=2**-15)
 
@@ -110,4 +111,4 @@ def test_an_archive_without_audio_is_named(ark, write_table, kind):
     with pytest.raises(ValueError, match="utterance es_1 must be a file at 16000"):
         check(dump, "es ru")
     with pytest.raises(ValueError, match="ark:5 must be"):
-        read_audio(place)
+        read_entry(place)

@@ -245,7 +245,7 @@ def test_dumps_of_archives_are_read_as_such(run, recipe):
 
 
 def test_languages_of_all_sets_are_checked_before_training(run):
-    [check, _], _ = run(4, "--langs", "es ru")
+    [check], _ = run(4, "--langs", "es ru")
     folders = "dump/raw/train dump/raw/dev dump/raw/test"
     assert check[-4:] == ["--check_dirs", folders, "--langs", "es ru"]
 

@@ -14,7 +14,6 @@ TITLES = {
     "kd_logits_only": "student distilled from logits only",
     "full": "full fine-tuning",
 }
-MODES = {"aware": "language given", "agnostic": "language found"}
 COLOURS = 8
 """Number of the page's colours ``--c0`` to ``--c7``, told apart by the colour-blind."""
 SYMBOLS = {
