@@ -25,7 +25,11 @@ def get_parser() -> argparse.ArgumentParser:
     add("--test_sets", default="test", help="separated by spaces; languages are pooled")
     add("--data_root", type=Path, default="dump/raw", help="holds <set>/text, utt2lang")
     add("--systems", default=SYSTEMS, help="separated by spaces")
-    add("--baseline", default="multi", help="the system that p-values compare with")
+    add(
+        "--baseline",
+        default="multi",
+        help="the systems that p-values compare with; tables show the first",
+    )
     add("--output", type=Path, default="exp", help="results.json is written there")
     add("--results_md", type=Path, help="default: RESULTS.md in --output")
     add("--command", default="", help="the recipe command that made the results")
@@ -56,11 +60,13 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     names = args.systems.split()
     test_sets = decodes.read_test_sets(args.data_root, args.test_sets.split())
     systems = collect.read_systems(args.expdir, names, test_sets, args.skip_missing)
-    if args.baseline not in systems:
-        logging.warning(
-            f"no p-values: baseline {args.baseline} is not among the scored systems:"
-            f" {' '.join(systems)}"
-        )
+    baseline, *others = args.baseline.split() or [""]
+    for name in (baseline, *others):
+        if name not in systems:
+            logging.warning(
+                f"no p-values: baseline {name} is not among the scored systems:"
+                f" {' '.join(systems)}"
+            )
     words = scoring_words(sys.argv[1:] if cmd is None else cmd, args.command)
     meta = environment.describe(MODULE, words, args.command)
     pairs = environment.relative(args.about).split()
@@ -68,7 +74,13 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     about["utterances"] = {t.name: len(t.utts) for t in test_sets}
     cross = collect.read_cross(args.expdir / "mono", test_sets)
     built = results.build(
-        systems, {**meta, **about}, args.baseline, args.samples, args.seed, cross
+        systems,
+        {**meta, **about},
+        baseline,
+        args.samples,
+        args.seed,
+        cross,
+        others,
     )
     write(built, args.output / "results.json", args.results_md)
     print("\n\n".join(tables.summaries(built)))

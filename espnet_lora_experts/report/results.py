@@ -20,7 +20,7 @@ Averages are over languages, intervals 95 % bootstrap intervals. All are percent
 For the LID accuracies see :func:`identification`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ def build(
     samples: int = 1000,
     seed: int = 0,
     cross: Mapping[str, Decoded] | None = None,
+    others: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score every system in every mode it has.
 
@@ -69,6 +70,7 @@ def build(
         samples: Bootstrap samples.
         seed: Of the bootstrap.
         cross: Each expert's output for every language.
+        others: Further systems to compare with, as with the baseline.
     """
     scored = {
         (name, mode): score(decoded, samples, seed)
@@ -84,9 +86,11 @@ def build(
         }
         for mode in system.modes:
             row, averages_S = scored[name, mode]
-            against = scored.get((baseline, mode)) if name != baseline else None
-            p = errors.paired_p(averages_S, against[1]) if against else None
-            rows[name][mode] = {**row, f"p_vs_{baseline}": p}
+            rows[name][mode] = row
+            for other in (baseline, *others):
+                against = scored.get((other, mode)) if name != other else None
+                p = errors.paired_p(averages_S, against[1]) if against else None
+                row[f"p_vs_{other}"] = p
     crossed = {name: score(x, 1, seed)[0]["wer"] for name, x in (cross or {}).items()}
     about = {**meta, "baseline": baseline, "samples": samples}
     return {"meta": about, "systems": rows, "cross": crossed}

@@ -122,6 +122,25 @@ def test_new_experts_make_their_student_another_training(run, recipe):
     assert names == {"mono", "kd"}
 
 
+def test_variants_lie_beside_and_start_from_the_experts_named(run, recipe):
+    calls, _ = run(5, "--tag", "r_8")
+    assert trained(calls) == ["exp/mono_r_8"]
+    combined = calls[-1]
+    assert combined[combined.index("--output") + 1] == "exp/mono_r_8"
+    assert combined[combined.index("--two_pass") + 1] == "exp/two_pass_r_8"
+    each, _ = run(5, "--tag", "r_8", "--joint_experts", "false", "--langs", "cs nl")
+    assert trained(each) == ["exp/mono_r_8_cs", "exp/mono_r_8_nl"]
+    calls, _ = run(7, "--tag", "r_8", "--experts", "mono_r_8")
+    assert trained(calls) == ["exp/mole_r_8"] and calls[0] == ["-", "exp/mono_r_8"]
+
+
+def test_another_variant_of_the_experts_leaves_their_student_finished(run):
+    run(5)
+    run(8)
+    run(5, "--tag", "r_8", "--expert_args", "--model_conf r=8")
+    assert trained(run(8, "--skip_done", "true")[0]) == []
+
+
 def test_several_gpus_are_several_processes(run):
     assert "--multiprocessing_distributed" not in run(5, "--ngpu", "1")[0][0]
     assert "--multiprocessing_distributed" in run(5, "--ngpu", "2")[0][0]
@@ -138,3 +157,17 @@ def test_padded_systems_are_decoded_beside_the_natural_ones(run, recipe):
     (recipe / "exp/kd/system.json").write_text("{}")
     [call], _ = run(9, "--padded", "kd")
     assert call[call.index("--systems") + 1].split() == ["kd", "kd@30s"]
+
+
+def test_all_variants_of_a_tag_are_decoded_beside_the_first(run, recipe):
+    for name in ("mono", "mono_a", "two_pass", "two_pass_a", "kd_a"):
+        (recipe / "exp" / name).mkdir(parents=True)
+        (recipe / "exp" / name / "system.json").write_text("{}")
+    [call], _ = run(9, "--tag", "a")
+    systems = call[call.index("--systems") + 1].split()
+    assert systems == ["mono", "mono_a", "two_pass", "two_pass_a", "kd_a"]
+
+
+def test_the_baselines_are_an_option(run):
+    [call], _ = run(10, "--systems", "kd", "--baseline", "multi kd")
+    assert call[call.index("--baseline") + 1] == "multi kd"
