@@ -74,7 +74,7 @@ def test_every_key_says_its_effect(path):
 
 @pytest.mark.parametrize("path", SWEEPS, ids=names(SWEEPS))
 def test_every_line_of_a_sweep_builds_another_model(path, options):
-    """Of a tag of its own, with options that differ from the YAML's or other experts."""
+    """Of a tag of its own, with other options than the YAML or other experts."""
     cmd, experts = options
     text = path.read_text("utf-8")
     lines = [line.partition("#")[0].split() for line in text.splitlines()]

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2154  # path.sh sets python
 # Trains variants of systems after a finished run, and compares them on the validation set.
 #
 #   ./sweep.sh [--on SETS] conf/sweeps/merged_layers.txt [options of run.sh: the finished run's]
@@ -14,7 +15,7 @@
 set -euo pipefail
 
 if [ $# = 0 ] || [ "$1" = -h ] || [ "$1" = --help ]; then
-    sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"
+    sed -n '3,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"
     exit 0
 fi
 sets=""

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2154  # path.sh and db.sh set what is not set here
 # Sweeps and ablations at the demo's size, es fr ro ru, on all their validation clips: trains what
 # is not there yet, and prints a table for each sweep (exp/sweeps/TABLES.md).
 #
@@ -13,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-help_message=$(sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0")
+help_message=$(sed -n '3,/^set/{/^set/!s/^# \{0,1\}//p}' "$0")
 sweeps=$(basename -s .txt conf/sweeps/*.txt | xargs)
 tables=false
 langs="es fr ro ru"

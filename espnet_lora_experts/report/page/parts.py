@@ -97,10 +97,12 @@ def system_title(name: str) -> str:
     Example:
         >>> system_title("mole_L1_50"), system_title("kd@30s")
         ('LoRA MoLE, experts fused: L1_50', 'distilled student, padded to 30 s')
-        >>> system_title("mole@top2")
-        'LoRA MoLE, experts fused, top2'
+        >>> system_title("mole@top2"), system_title("two_pass@kd")
+        ('LoRA MoLE, experts fused, top2', 'LID by kd, then the expert')
     """
     base, _, way = name.partition("@")
+    if base == "two_pass" and way not in ("", "30s"):
+        return f"LID by {way}, then the expert"
     known = [key for key in TITLES if f"{base}_".startswith(f"{key}_")]
     longest = max(known, key=len, default="")
     tag = base.removeprefix(longest).removeprefix("_")
