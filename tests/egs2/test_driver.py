@@ -168,6 +168,11 @@ def test_all_variants_of_a_tag_are_decoded_beside_the_first(run, recipe):
     assert systems == ["mono", "mono_a", "two_pass", "two_pass_a", "kd_a"]
 
 
-def test_the_baselines_are_an_option(run):
+def test_the_baselines_are_an_option(run, recipe):
+    for folder in ("score_wer", "score_cer"):  # for sclite, where it is there
+        path = recipe / "exp/kd/decode_aware/test" / folder
+        path.mkdir(parents=True)
+        for name in ("ref.trn", "hyp.trn"):
+            (path / name).write_text("uno (a-1)\n")
     [call], _ = run(10, "--systems", "kd", "--baseline", "multi kd")
     assert call[call.index("--baseline") + 1] == "multi kd"
