@@ -10,7 +10,8 @@ then the experts of ``mono``), and any folder of ``--expdir`` with a ``system.js
 system is decoded in another way as ``NAME@30s``: its clips padded to 30 s;
 ``NAME@top2``: a MoLE's two most probable experts; ``two_pass@NAME``: the system NAME
 finds the language, then the experts. Experts of a tag, ``mono_TAG``, have their
-``two_pass_TAG``.
+``two_pass_TAG``. A clip for which a system finds the language that it is told in the
+other mode is decoded once.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -35,16 +36,14 @@ from espnet_lora_experts.bin.tasks import (
     describe_way,
     is_done,
     modes_of,
-    most_probable,
     signature,
 )
 from espnet_lora_experts.inference import Result, Speech2Text
+from espnet_lora_experts.inference.memory import Memory
 from espnet_lora_experts.report import decodes
 from espnet_lora_experts.report.kaldi import read_table, write_table
-from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import write_json
-from espnet_lora_experts.whisper.folder import TWO_PASS
 from espnet_lora_experts.whisper.precision import AUTOCAST
 from espnet_lora_experts.whisper.systems import Single
 
@@ -107,6 +106,7 @@ def decode_all(work: Sequence[Task], args) -> None:
     backbone = Backbone.from_pretrained(args.backbone)
     if args.ngpu:
         backbone = backbone.to("cuda")
+    memory = Memory()
     for _, tasks in groupby(work, key=lambda task: task.system):
         recognizer = None
         for task in tasks:
@@ -115,7 +115,7 @@ def decode_all(work: Sequence[Task], args) -> None:
             if task.mode.startswith(CROSS):
                 expert = task.mode.removeprefix(CROSS)
                 who = who.with_system(Single(who.system.languages, expert))
-            decode_set(who, task, args)
+            decode_set(who, task, args, memory)
 
 
 def load(task: Task, backbone: Backbone, args) -> Speech2Text:
@@ -128,9 +128,9 @@ def load(task: Task, backbone: Backbone, args) -> Speech2Text:
         return vanilla(args, **kwargs)
     padded = task.way == PADDED
     tuned = Speech2Text.from_pretrained(task.trained, pad_to_30s=padded, **kwargs)
-    if top_k := most_probable(task):
-        tuned.system.top_k = top_k
-    if not task.name.startswith(TWO_PASS):
+    if task.top_k:
+        tuned.system.top_k = task.top_k
+    if not task.two_pass:
         return tuned
     if task.finder is None:
         return tuned.two_pass(vanilla(args, **kwargs))
@@ -142,31 +142,38 @@ def vanilla(args, backbone: Backbone, device: torch.device, **kwargs) -> Speech2
     return Speech2Text.vanilla(backbone, args.langs.split(), **kwargs)
 
 
-def decode_set(recognizer: Speech2Text, task: Task, args) -> None:
+def decode_set(recognizer: Speech2Text, task: Task, args, memory: Memory) -> None:
     """Decodes one job's share of one set; longest clips first."""
     wavs, folder = read_table(task.data / "wav.scp"), task.folder
-    utt2lang = read_table(task.data / "utt2lang")
-    decodes.require(wavs, utt2lang, f"{task.data}/utt2lang")
-    utts = sorted(wavs.items())[args.job - 1 :: args.nj]
-    clips = [read_audio(path) for _, path in utts]
-    known = task.mode != "agnostic"
-    langs = [utt2lang[utt] for utt, _ in utts] if known else None
-    start = time.perf_counter()
-    with tqdm(total=len(clips), desc=f"{folder}", ncols=79, mininterval=5) as bar:
-        results = recognizer(clips, langs, progress=bar.update)
-    seconds = time.perf_counter() - start
-    audio = sum(len(clip) for clip in clips) / 16_000
-    cut = [
-        utt for (utt, _), result in zip(utts, results, strict=True) if not result.ended
-    ]
+    utts = sorted(wavs)[args.job - 1 :: args.nj]
+    langs = known_languages(task, wavs, memory)
+    clips = [(wavs[utt], langs[utt]) for utt in utts]
+    with tqdm(total=len(utts), desc=f"{folder}", ncols=79, mininterval=5) as bar:
+        said = memory.ask(recognizer, clips, task.voice, bar.update)
+    results = [one.result for one in said]
+    cut = [u for u, result in zip(utts, results, strict=True) if not result.ended]
     if cut:
         logging.warning(f"{folder}: {len(cut)} reached the most tokens: {cut[:10]}")
     job = folder / f"output.{args.job}"
-    write_tables(job / "1best_recog", [utt for utt, _ in utts], results)
-    threads = torch.get_num_threads()
-    write_json(
-        job / "decode.json", {"s": seconds, "audio_s": audio, "threads": threads}
-    )
+    write_tables(job / "1best_recog", utts, results)
+    facts = {"s": sum(x.s for x in said), "audio_s": sum(x.audio_s for x in said)}
+    write_json(job / "decode.json", facts | {"threads": torch.get_num_threads()})
+
+
+def known_languages(task: Task, wavs, memory: Memory) -> dict[str, str | None]:
+    """Each utterance's language: given, or as a first pass found it; else None."""
+    utt2lang = read_table(task.data / "utt2lang")
+    decodes.require(wavs, utt2lang, f"{task.data}/utt2lang")
+    if task.mode != "agnostic":
+        return utt2lang
+    if not task.two_pass:
+        return dict.fromkeys(wavs)
+    first = replace(task, system=task.finder.name if task.finder else "vanilla").voice
+    heard = {utt: memory.get(path, None, first) for utt, path in wavs.items()}
+    return {
+        utt: said.result.lang if said and len(said.result.segments) == 1 else None
+        for utt, said in heard.items()
+    }
 
 
 def write_tables(folder: Path, utts: list[str], results: list[Result]) -> None:

@@ -53,23 +53,46 @@ class Task:
         return self.system.partition("@")[2]
 
     @property
+    def two_pass(self) -> bool:
+        """Whether another system finds the language for the experts."""
+        return f"{self.name}_".startswith(f"{TWO_PASS}_")
+
+    @property
+    def top_k(self) -> int:
+        """K of ``NAME@topK``; 0 without."""
+        number = self.way.removeprefix(TOP)
+        own = number != self.way and number.isdecimal() and not self.two_pass
+        return int(number) if own else 0
+
+    @property
     def trained(self) -> Path:
         """The folder of what was trained."""
-        two = self.name.startswith(TWO_PASS)
         tag = self.name.removeprefix(TWO_PASS)
-        return self.expdir / (f"mono{tag}" if two else self.name)
+        return self.expdir / (f"mono{tag}" if self.two_pass else self.name)
 
     @property
     def finder(self) -> Path | None:
         """The folder of the system that finds the language for two passes."""
-        own = self.name.startswith(TWO_PASS) and self.way not in ("", PADDED)
+        own = self.two_pass and self.way not in ("", PADDED)
         return self.expdir / self.way if own else None
+
+    def voice(self, lang: str | None) -> tuple[str, str | None]:
+        """What decodes a clip: the system, and the expert where it takes but one."""
+        if self.mode.startswith(CROSS):
+            return self.system, self.mode.removeprefix(CROSS)
+        if self.top_k and lang:
+            return self.name, None  # who is told has no use for the others
+        if not f"{self.trained.name}_".startswith("mono_"):
+            return self.system, None
+        padded = f"@{PADDED}" if self.way == PADDED else ""
+        return f"{self.trained.name}{padded}", lang
 
 
 def modes_of(system: str, modes: list[str], args) -> list[str]:
     """The modes of a system: experts must be told, two_pass is for not knowing."""
     crossed = args.langs.split() if args.cross and system == "mono" else []
     own = [mode for mode in decodes.modes_of(system) if mode in modes]
+    own.sort()  # agnostic first: most of aware is known then
     return own + [CROSS + expert for expert in crossed]
 
 
@@ -106,29 +129,11 @@ def files_of(folder: Path) -> list[Path]:
     return [folder / DESCRIPTION, *weights]
 
 
-def most_probable(task: Task) -> int:
-    """K of ``NAME@topK``; 0 without.
-
-    Raises:
-        ValueError: NAME is no MoLE.
-    """
-    number = task.way.removeprefix(TOP)
-    if task.finder or number == task.way or not number.isdecimal():
-        return 0
-    kind = read_description(task.trained)["type"]
-    if kind != "mole":
-        raise ValueError(
-            f"NAME in NAME@topK must be a MoLE, which has a router, but {task.name} is "
-            f"of type {kind}"
-        )
-    return int(number)
-
-
 def describe_way(task: Task) -> None:
     """Writes the ``system.json`` of a system that is decoded in another way.
 
     Raises:
-        ValueError: There is no such way.
+        ValueError: There is no such way, or not for this system.
     """
     what = read_description(task.expdir / task.name)
     if task.finder:
@@ -136,7 +141,12 @@ def describe_way(task: Task) -> None:
         for key in ("steps", "trained_params"):
             what[key] += found[key]
         what["deployed_params"] += found["trained_params"]
-    elif most_probable(task):
+    elif task.top_k:
+        if what["type"] != "mole":
+            raise ValueError(
+                "NAME in NAME@topK must be a MoLE, which has a router, but "
+                f"{task.name} is of type {what['type']}"
+            )
         what["type"] = "top_k"
     elif task.way == PADDED:
         what["type"] = "padded"

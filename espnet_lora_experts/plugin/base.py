@@ -204,17 +204,29 @@ class WhisperModel(ESPnetASRModel):
         return self.token_terms(y_BUD, batch)
 
     def token_terms(
-        self, y_BUD: Tensor, batch: Batch, teacher_BUD: Tensor | None = None
+        self,
+        y_BUD: Tensor,
+        batch: Batch,
+        teacher_BUD: Tensor | None = None,
+        js_weight: float = 0.0,
     ) -> Terms:
         """Cross-entropy and accuracies from the last decoder layer's output.
+
+        ``loss_tokens`` alone has a gradient: it is ``loss_asr + js_weight * loss_js``,
+        added up where the scores of a position are made, so that they are multiplied
+        back to its state once.
 
         Args:
             y_BUD: That output.
             batch: With the targets.
             teacher_BUD: A teacher's, for its divergence ``loss_js`` as well.
+            js_weight: Weight of the divergence.
         """
-        counted_BU = self.counted(batch)
+        counted_BU, text_BU = self.counted(batch), batch.text_BU
         targets_Q = batch.targets_BU[counted_BU]
+        # a mean over the text positions as one over the counted positions
+        share_B1 = counted_BU.sum(1, True) / text_BU.sum(1, True).clamp(min=1)
+        js_weight_Q = (js_weight * share_B1 * text_BU)[counted_BU]
 
         def losses(at: slice, scores_bK: Tensor, *teacher: Tensor):
             loss_b = F.cross_entropy(
@@ -223,20 +235,22 @@ class WhisperModel(ESPnetASRModel):
                 reduction="none",
                 label_smoothing=self.lsm_weight,
             )
-            hit_b = hits(scores_bK, targets_Q[at])
-            return loss_b, hit_b, *(js_divergence(t_bK, scores_bK) for t_bK in teacher)
+            found = [loss_b.detach(), hits(scores_bK, targets_Q[at])]
+            for teacher_bK in teacher:
+                js_b = js_divergence(teacher_bK, scores_bK)
+                loss_b = loss_b + js_weight_Q[at] * js_b
+                found.append(js_b.detach())
+            return loss_b, *found
 
         others = [] if teacher_BUD is None else [teacher_BUD[counted_BU]]
-        loss_Q, hit_Q, *js = self.backbone.over_vocabulary(
-            y_BUD[counted_BU], losses, others
-        )
-        text_BU = batch.text_BU
+        values = self.backbone.over_vocabulary(y_BUD[counted_BU], losses, others)
+        values_BU = [spread(value_Q, counted_BU) for value_Q in values]
+        names = ("loss_tokens", "loss_asr", "acc", "loss_js")
+        over = (counted_BU, counted_BU, text_BU, text_BU)
         terms = {
-            "loss_asr": sequence_mean(spread(loss_Q, counted_BU), counted_BU),
-            "acc": sequence_mean(spread(hit_Q, counted_BU), text_BU),
+            name: sequence_mean(value_BU, valid_BU)
+            for name, value_BU, valid_BU in zip(names, values_BU, over, strict=False)
         }
-        if js:
-            terms["loss_js"] = sequence_mean(spread(js[0], counted_BU), text_BU)
         if self.language_loss:
             terms["acc_lid"] = self._language_hits(y_BUD[:, 0], batch.langs)
         return terms

@@ -67,7 +67,7 @@ class LoraExpertModel(WhisperModel):
 
     def terms(self, batch: Batch) -> Terms:
         terms = self.asr_terms(batch)
-        return {"loss": terms["loss_asr"], **terms}
+        return {"loss": terms.pop("loss_tokens"), **terms}
 
 
 class WhisperFullModel(WhisperModel):
@@ -81,7 +81,7 @@ class WhisperFullModel(WhisperModel):
 
     def terms(self, batch: Batch) -> Terms:
         terms = self.asr_terms(batch)
-        return {"loss": terms["loss_asr"], **terms}
+        return {"loss": terms.pop("loss_tokens"), **terms}
 
 
 class LoraMoleModel(WhisperModel):
@@ -136,7 +136,7 @@ class LoraMoleModel(WhisperModel):
         ).long()
         lid_B = F.cross_entropy(logits_BN.float(), own_B, reduction="none")
         hit_B = (logits_BN.argmax(dim=1) == own_B).float()
-        loss_B = (lid_B + terms["loss_asr"]) / 2
+        loss_B = (lid_B + terms.pop("loss_tokens")) / 2
         return {"loss": loss_B, **terms, "loss_lid": lid_B, "acc_lid": hit_B}
 
     def parameter_groups(self, lr: float) -> list[dict]:
@@ -199,13 +199,12 @@ class LoraDistillModel(WhisperModel):
 
     def terms(self, batch: Batch) -> Terms:
         y_BUD, teacher_BUD, layer_terms = self._lockstep(batch)
-        terms = self.token_terms(y_BUD, batch, teacher_BUD)
-        js_B = terms["loss_js"]
-        if self.logits_only:
-            kd_B = js_B
-        else:
-            kd_B = (sum(layer_terms.values()) + js_B) / (len(layer_terms) + 1)
-        loss_B = terms["loss_asr"] + self.alpha * kd_B
+        distilled = {} if self.logits_only else layer_terms
+        weight = self.alpha / (len(distilled) + 1)
+        terms = self.token_terms(y_BUD, batch, teacher_BUD, weight)
+        cosine = sum(distilled.values())
+        loss_B = terms.pop("loss_tokens") + weight * cosine
+        kd_B = (cosine + terms["loss_js"]) / (len(distilled) + 1)
         return {"loss": loss_B, **terms, "loss_kd": kd_B, **layer_terms}
 
     def _lockstep(self, batch: Batch) -> tuple[Tensor, Tensor, Terms]:

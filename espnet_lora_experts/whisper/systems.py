@@ -35,9 +35,11 @@ class System(nn.Module):
     Attributes:
         languages: The target languages.
         routed: Whether the gates depend on the utterance's language.
+        soft: Whether they are others where the language is found than where it is told.
     """
 
     routed = False
+    soft = False
 
     def __init__(self, languages: Sequence[str]):
         super().__init__()
@@ -200,6 +202,10 @@ class MoLE(Experts):
                 f"top_k must be 1 to {len(self.languages)} (languages), but got {top_k}"
             )
         self._top_k = top_k
+
+    @property
+    def soft(self) -> bool:
+        return self.top_k > 1
 
     def route(self, logits_BN: Tensor) -> Route:
         """Whom the router's logits, (B, N), give each row to."""

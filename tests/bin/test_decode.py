@@ -110,6 +110,34 @@ def test_tables_are_what_the_system_says(run, project):
         assert (folder / name).read_text("utf-8").split("\n")[:-1] == lines
 
 
+def test_modes_decoded_together_equal_each_by_itself(run):
+    """What one mode remembers of another is what it would say."""
+    (run.exp / "two_pass").mkdir()
+    shutil.copy(run.exp / "mono/system.json", run.exp / "two_pass")
+    systems = "vanilla mono two_pass multi mole mole@top2 two_pass@mole"
+    exp = run(systems, "--cross")
+    together = {path: tables(path) for path in exp.glob("*/decode_*/test")}
+    assert len(together) == 4 * 2 + 1 + 2 + len(LANGS)
+    for path, whole in together.items():
+        shutil.rmtree(path)
+        mode = path.parent.name.removeprefix("decode_")
+        crossed = ["--cross"] if mode.startswith(decode.CROSS) else []
+        run(path.parents[1].name, "--modes", mode, *crossed)
+        assert tables(path) == whole
+
+
+def test_no_clip_is_decoded_twice(run, monkeypatch):
+    decoded, call = [], Speech2Text.__call__
+
+    def counted(self, speech, *args, **kwargs):
+        decoded.append(len(speech))
+        return call(self, speech, *args, **kwargs)
+
+    monkeypatch.setattr(Speech2Text, "__call__", counted)
+    run("mono", "--cross")
+    assert decoded == [3, 1, 2]  # aware, then each expert on the other language
+
+
 @pytest.mark.parametrize("nj", [2, 3, 5])  # 5: more jobs than utterances
 def test_jobs_merged_equal_one_job(run, nj):
     folder = run("multi") / "multi/decode_agnostic/test"
