@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
-from espnet_lora_experts.bin.decode import files_of
+from espnet_lora_experts.bin.tasks import files_of
 from espnet_lora_experts.experts.similarity import similarities
 from espnet_lora_experts.report import decodes
 from espnet_lora_experts.report.decodes import TestSet

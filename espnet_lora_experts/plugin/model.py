@@ -99,6 +99,7 @@ class LoraMoleModel(WhisperModel):
         pooling: The router's pooling: ``mean``, ``mean_std`` or ``attentive``.
         fusion_lr_scale: Learning rate of V in multiples of the router's: V starts at
             equal weights and has few steps to leave them.
+        top_k: Experts of an utterance in decoding, see :class:`~.systems.MoLE`.
         kwargs: See :class:`WhisperModel`.
     """
 
@@ -110,13 +111,16 @@ class LoraMoleModel(WhisperModel):
         combination: str = "factor",
         pooling: str = "mean",
         fusion_lr_scale: float = 1.0,
+        top_k: int = 1,
         **kwargs,
     ):
         super().__init__(languages=languages, language_loss=False, **kwargs)
         load_experts(self, experts)
         layers = number_of_layers(merged_layers, self.backbone.encoder_layers)
         self.fusion_lr_scale = fusion_lr_scale
-        system = MoLE(self.backbone, self.languages, layers, combination, pooling)
+        system = MoLE(
+            self.backbone, self.languages, layers, combination, pooling, top_k
+        )
         self.use_system(system, list(system.parameters()))
 
     def terms(self, batch: Batch) -> Terms:

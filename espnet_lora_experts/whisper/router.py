@@ -62,3 +62,12 @@ class Router(nn.Module):
     def route(self, logits_BN: Tensor) -> list[str]:
         """The most probable language of each row."""
         return [self.languages[n] for n in logits_BN.argmax(dim=1).tolist()]
+
+    def shares(self, logits_BN: Tensor, top_k: int) -> list[dict[str, float]]:
+        """The most probable languages of each row, best first; weights sum to 1."""
+        best_BK, index_BK = logits_BN.float().topk(top_k, dim=1)
+        rows = zip(index_BK.tolist(), best_BK.softmax(dim=1).tolist(), strict=True)
+        return [
+            {self.languages[n]: weight for n, weight in zip(*row, strict=True)}
+            for row in rows
+        ]
