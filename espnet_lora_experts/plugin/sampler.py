@@ -88,9 +88,9 @@ class LanguageSampler(AbsSampler):
         """Leaves so many utterances of each language."""
         if most < 1:
             raise ValueError(f"most_per_language must be 1 or more, but got {most}")
-        for lang, utts in self.by_language.items():
-            order = np.random.RandomState(0).permutation(len(utts))[:most]
-            self.by_language[lang] = [utts[i] for i in sorted(order)]
+        for lang, rows in self.rows_of.items():
+            order = np.random.RandomState(0).permutation(len(rows))[:most]
+            self.rows_of[lang] = rows[np.sort(order)]
 
     def generate(self, seed: int) -> list[tuple[str, ...]]:
         """The batches of one epoch; ESPnet's SequenceIterFactory shuffles them."""
