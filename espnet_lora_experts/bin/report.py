@@ -34,6 +34,7 @@ from espnet_lora_experts.report.page.models import Inside, States
 from espnet_lora_experts.report.page.render import render
 from espnet_lora_experts.report.page.worst import Utterance, as_ogg, worst
 from espnet_lora_experts.report.results import Decoded
+from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import read_description
@@ -132,7 +133,8 @@ def find_worst(
 
 def trained(expdir: Path, names: Sequence[str]) -> list[str]:
     """Systems that were trained, and experts that were trained one by one."""
-    alone = sorted(path.name for path in expdir.glob("mono_*") if path.is_dir())
+    folders = [expdir / f"mono_{code}" for code in sorted(languages.TABLE)]
+    alone = [folder.name for folder in folders if folder.is_dir()]
     return [*dict.fromkeys([*names, *alone])]
 
 
