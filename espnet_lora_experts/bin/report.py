@@ -139,7 +139,8 @@ def find_worst(
 
 def trained(expdir: Path, names: Sequence[str]) -> list[str]:
     """Systems that were trained, and experts that were trained one by one."""
-    alone = sorted(path.name for path in expdir.glob("mono_*") if path.is_dir())
+    folders = [expdir / f"mono_{code}" for code in sorted(languages.TABLE)]
+    alone = [folder.name for folder in folders if folder.is_dir()]
     return [*dict.fromkeys([*names, *alone])]
 
 

@@ -82,7 +82,7 @@ class Task:
             return self.system, self.mode.removeprefix(CROSS)
         if self.top_k and lang:
             return self.name, None  # who is told has no use for the others
-        if not f"{self.trained.name}_".startswith("mono_"):
+        if lang is None or not f"{self.trained.name}_".startswith("mono_"):
             return self.system, None
         padded = f"@{PADDED}" if self.way == PADDED else ""
         return f"{self.trained.name}{padded}", lang

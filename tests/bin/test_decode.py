@@ -214,6 +214,18 @@ def test_any_system_finds_the_language_for_two_passes(run, project):
     }
 
 
+def test_who_finds_the_language_speaks_for_itself_and_experts_for_all(run):
+    """What is remembered of one two_pass is no other's, but what its expert says is."""
+    names = ("two_pass", "two_pass@kd", "two_pass@mole", "two_pass@30s", "two_pass_a")
+    tasks = [decode.Task(name, "agnostic", run.exp, run.exp) for name in names]
+    assert len({task.voice(None) for task in tasks}) == 5
+    told = [task.voice("es") for task in tasks]
+    assert told[0] == told[1] == told[2] == ("mono", "es")
+    assert told[3:] == [("mono@30s", "es"), ("mono_a", "es")]
+    soft = decode.Task("mole@top2", "agnostic", run.exp, run.exp)
+    assert (soft.voice(None), soft.voice("es")) == (("mole@top2", None), ("mole", None))
+
+
 def test_experts_of_a_tag_have_their_own_two_passes(run):
     task = decode.Task("two_pass_r_8", "agnostic", run.exp, run.exp)
     assert task.trained == run.exp / "mono_r_8" and task.finder is None
