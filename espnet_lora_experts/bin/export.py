@@ -32,7 +32,6 @@ from espnet_lora_experts.report.decodes import read_test_set, require
 from espnet_lora_experts.report.kaldi import read_table
 from espnet_lora_experts.report.results import Decoded, score
 from espnet_lora_experts.whisper import languages
-from espnet_lora_experts.whisper.audio import read_audio
 from espnet_lora_experts.whisper.export import (
     CTRANSLATE2,
     DTYPES,
@@ -46,6 +45,7 @@ from espnet_lora_experts.whisper.export import (
 )
 from espnet_lora_experts.whisper.features import MAX_SAMPLES
 from espnet_lora_experts.whisper.prompt import Prompter
+from espnet_lora_experts.whisper.wav_scp import read_entry
 
 ENGINES = {
     HUGGINGFACE: "transformers",
@@ -158,7 +158,7 @@ def read_clips(folder: Path, lang: str | None) -> Clips:
             f"{' '.join(sorted(set(test_set.langs)))}"
         )
     utts, langs, texts = (list(column) for column in zip(*kept, strict=True))
-    speech = [read_audio(wavs[utt]) for utt in utts]
+    speech = [read_entry(wavs[utt]) for utt in utts]
     long = [u for u, x in zip(utts, speech, strict=True) if len(x) > MAX_SAMPLES]
     if long:
         raise ValueError(

@@ -3,9 +3,10 @@
     python -m espnet_lora_experts.bin.format_data --langs "es ru" \
         --in_dirs "data/train data/test" --out_dirs "dump/raw/train dump/raw/test"
 
-Dump dirs that were made elsewhere can be checked before they are trained on:
+Dump dirs that were made elsewhere can be checked before they are trained on. Where
+utt2lang is missing, it is written if the ids tell it, or the languages are but one:
 
-    python -m espnet_lora_experts.bin.format_data --check_dirs "dump/raw/train"
+    python -m espnet_lora_experts.bin.format_data --langs es --check_dirs dump/raw/train
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import random
 import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
-import soundfile
 from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
+from espnet_lora_experts.bin.dump import check_dir
 from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper import languages
-from espnet_lora_experts.whisper.audio import SAMPLE_RATE, convert_audio
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 from espnet_lora_experts.whisper.spelling import lower
+from espnet_lora_experts.whisper.wav_scp import convert_entry
 
 TEXT_POLICIES = {  # case and punctuation
     "raw": ("keep", "keep"),
@@ -38,8 +40,8 @@ MAX_SECONDS = 30.0
 """Whisper hears no more at once."""
 LONGEST_NAME = 200
 """Letters of a file name; file systems take 255."""
-FIRST, SOME = 5, 20
-"""Utterances of a dump dir whose audio is checked: from its start, and at random."""
+AT_ONCE = 1000
+"""Utterances that wait for a thread: each takes memory."""
 NAMED = 5
 """Utterances that a warning names."""
 FEW = 10
@@ -54,7 +56,9 @@ def get_parser() -> argparse.ArgumentParser:
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--in_dirs", default="", help="wav.scp text utt2lang utt2spk")
     task.add_argument(
-        "--check_dirs", default="", help="dump dirs: only check that they are at 16 kHz"
+        "--check_dirs",
+        default="",
+        help="dump dirs: only check audio; with --langs, languages",
     )
     parser.add_argument("--out_dirs", default="", help="as many folders to write")
     parser.add_argument("--langs", default="", help='language codes, e.g. "es ru"')
@@ -97,7 +101,7 @@ def main(cmd=None) -> None:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
     args = get_parser().parse_args(cmd)
     for folder in args.check_dirs.split():
-        check_dir(Path(folder))
+        check_dir(Path(folder), args.langs.split())
     if args.in_dirs:
         check_options(args)
         format_dirs(args)
@@ -171,9 +175,9 @@ def format_dir(
     work = partial_format(tables, target, args)
     with ThreadPoolExecutor(args.nj) as pool:
         utts = sorted(tables["wav.scp"] | tables["text"])
-        done = [
-            *tqdm(pool.map(work, utts), total=len(utts), desc=str(target), ncols=79)
-        ]
+        parts = (utts[i : i + AT_ONCE] for i in range(0, len(utts), AT_ONCE))
+        rows_of = chain.from_iterable(pool.map(work, part) for part in parts)
+        done = [*tqdm(rows_of, total=len(utts), desc=str(target), ncols=79)]
     rows = [row for row in done if isinstance(row, dict)]
     _report(dict(zip(utts, done, strict=True)), source, len(rows))
     kept = Counter(row["utt2lang"] for row in rows)
@@ -254,7 +258,7 @@ def file_name(utt: str) -> str:
 def _convert(source: str, path: Path) -> int | str:
     """Number of samples of the converted file, or why there is none."""
     try:
-        return convert_audio(source, path)
+        return convert_entry(source, path)
     except ValueError as error:
         logging.warning(str(error))
         return "has unreadable or empty audio"
@@ -291,30 +295,6 @@ def write_tables(target: Path, rows: list[dict]) -> None:
     spk2utt = {spk: " ".join(utts) for spk, utts in sorted(by_speaker.items())}
     write_table(target / "spk2utt", spk2utt)
     write_table(target / "feats_type", {"raw": ""})
-
-
-def check_dir(folder: Path) -> None:
-    """Checks that a dump dir's audio is at 16 kHz: some headers, not all.
-
-    ESPnet's reader drops the sampling rate, so that training would hear anything else
-    slowed down or sped up, and never say so.
-
-    Raises:
-        FileNotFoundError: No wav.scp.
-        ValueError: An utterance's audio is unreadable or at another rate.
-    """
-    wavs = read_table(folder / "wav.scp")
-    chosen = random.Random(0).sample([*wavs], min(SOME, len(wavs)))
-    for utt in [*wavs][:FIRST] + chosen:
-        try:
-            rate = soundfile.info(wavs[utt]).samplerate
-        except soundfile.LibsndfileError as error:
-            rate = error
-        if rate != SAMPLE_RATE:
-            raise ValueError(
-                f"{folder}: utterance {utt} must be a file at {SAMPLE_RATE} Hz, but "
-                f"got {rate} ({wavs[utt]}); run stage 2, which converts any audio"
-            )
 
 
 def _report(done: dict[str, dict | str], source: Path, kept: int) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
-from espnet_lora_experts.bin.decode import files_of
+from espnet_lora_experts.bin.tasks import files_of
 from espnet_lora_experts.experts.similarity import similarities
 from espnet_lora_experts.report import decodes
 from espnet_lora_experts.report.decodes import TestSet
@@ -36,13 +36,13 @@ from espnet_lora_experts.report.page.render import render
 from espnet_lora_experts.report.page.worst import Utterance, as_ogg, worst
 from espnet_lora_experts.report.results import Decoded
 from espnet_lora_experts.whisper import languages
-from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.description import read_description
 from espnet_lora_experts.whisper.features import MAX_SAMPLES
-from espnet_lora_experts.whisper.folder import FULL, TYPES, VANILLA, load_system
+from espnet_lora_experts.whisper.folder import FULL, VANILLA, is_system, load_system
 from espnet_lora_experts.whisper.states import kept_states, mean_states
 from espnet_lora_experts.whisper.systems import MoLE, System
+from espnet_lora_experts.whisper.wav_scp import read_entry
 
 LOSS = "loss_asr"
 """ESPnet's name of the loss that all trainings have."""
@@ -139,14 +139,15 @@ def find_worst(
 
 def trained(expdir: Path, names: Sequence[str]) -> list[str]:
     """Systems that were trained, and experts that were trained one by one."""
-    alone = sorted(path.name for path in expdir.glob("mono_*") if path.is_dir())
+    folders = [expdir / f"mono_{code}" for code in sorted(languages.TABLE)]
+    alone = [folder.name for folder in folders if folder.is_dir()]
     return [*dict.fromkeys([*names, *alone])]
 
 
 def read_clip(path: str) -> np.ndarray | None:
     """Samples of a clip; None if it is gone, broken, or over 30 s."""
     try:
-        samples_S = read_audio(path)
+        samples_S = read_entry(path)
     except ValueError as error:
         logging.warning(f"left out: {error}")
         return None
@@ -219,9 +220,7 @@ def load_all(
 def load(folder: Path, backbone: Backbone | None) -> Loaded | None:
     """A system that runs by itself; None if the folder holds none, or not all of it."""
     try:
-        if read_description(folder)["type"] not in TYPES:
-            return None
-        return load_system(folder, backbone)
+        return load_system(folder, backbone) if is_system(folder) else None
     except FileNotFoundError as error:
         logging.warning(f"not looked into: {error}")
         return None

@@ -14,7 +14,6 @@ on, and the exit status is 1. Progress and messages go to standard error.
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import sys
 from collections import Counter
@@ -169,17 +168,12 @@ def read(path: str):
     """Samples and seconds of a file.
 
     Raises:
-        ValueError: There is none, it is no audio, or what it has are no numbers.
+        ValueError: As :func:`~.inference.recordings.read`.
     """
-    from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
+    from espnet_lora_experts.inference import recordings  # seconds, not for --help
+    from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 
-    if path.rstrip().endswith("|"):  # which would run, as in a data dir's wav.scp
-        raise ValueError(f"{path} must be an audio file, but is a command")
-    if not Path(path).is_file():
-        raise ValueError(f"{path} must be an audio file, but there is none")
-    samples_S = read_audio(path)
-    if not math.isfinite(samples_S.sum()):
-        raise ValueError(f"{path} must have finite samples, but has NaN or infinity")
+    samples_S = recordings.read(path)
     return samples_S, len(samples_S) / SAMPLE_RATE
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from espnet_lora_experts.inference.result import Result
 from espnet_lora_experts.inference.speech2text import Speech2Text
-from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE
+from espnet_lora_experts.whisper.wav_scp import read_entry
 
 Voice = Callable[[str | None], Hashable]
 """What speaks when a clip's language is given (None: it is to be found): all that a
@@ -34,7 +35,8 @@ class Memory:
     """Decodes each clip once with each voice in each language.
 
     A system that finds the language says what it says when it is told the same
-    language; experts crossed with all languages say on their own what experts say.
+    language, but where its routing is soft; experts crossed with all languages say on
+    their own what experts say.
     """
 
     def __init__(self):
@@ -51,7 +53,7 @@ class Memory:
 
         Args:
             recognizer: Decodes.
-            clips: Path and language of each; None finds the language.
+            clips: Entry of ``wav.scp`` and language of each; None finds the language.
             voice: What the recognizer speaks with.
             progress: Called with the number of clips that are done.
 
@@ -73,12 +75,13 @@ class Memory:
     def _decode(self, recognizer, clips, voice, progress) -> None:
         """Clips whose languages are all given, or all to be found."""
         paths, langs = zip(*clips, strict=True)
-        speech = [read_audio(path) for path in paths]
+        speech = [read_entry(path) for path in paths]
         start = time.perf_counter()
         results = recognizer(speech, None if None in langs else langs, progress)
         rate = (time.perf_counter() - start) / max(sum(map(len, speech)), 1)
         for path, lang, clip, result in zip(paths, langs, speech, results, strict=True):
             said = Said(result, len(clip) / SAMPLE_RATE, len(clip) * rate)
             self._said[path, lang, voice(lang)] = said
-            if len(result.segments) == 1:  # else each has a language of its own
+            whole = len(result.segments) == 1  # else each has a language of its own
+            if whole and not recognizer.system.soft:
                 self._said[path, result.lang, voice(result.lang)] = said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from espnet2.samplers.abs_sampler import AbsSampler
@@ -26,10 +26,14 @@ class LanguageSampler(AbsSampler):
         batch_bins: Most samples of a padded batch, margin included.
         shuffle: False gives every utterance once, in order of length.
         min_batch_size: Smallest batch, the number of ranks in distributed training.
+        most_per_language: Train on so many utterances of each language, drawn once for
+            all; a smaller number's are among a larger one's. Epochs stay as long as the
+            corpus, so that systems compare at equal steps. None: on all.
 
     Raises:
         ValueError: An utterance without language, a language without weight, no
-            utterance left, or a batch size that holds no utterance.
+            utterance left, a batch size that holds no utterance, or a
+            ``most_per_language`` of none.
     """
 
     def __init__(
@@ -40,27 +44,32 @@ class LanguageSampler(AbsSampler):
         batch_bins: int = 160 * 16_000,
         shuffle: bool = True,
         min_batch_size: int = 1,
+        most_per_language: int | None = None,
     ):
         lengths = _usable(lengths)
         _require_languages(lengths, utt2lang)
-        self.cost = {utt: n + MARGIN for utt, n in lengths.items()}
-        longest = max(self.cost.values()) * min_batch_size
+        self.utts = sorted(lengths)
+        self.cost = np.array([lengths[utt] for utt in self.utts], np.int32) + MARGIN
+        longest = int(self.cost.max()) * min_batch_size
         if batch_bins < longest:
             raise ValueError(
                 f"batch_bins must hold {min_batch_size} utterance(s) of the longest "
-                f"({longest} samples with margin), but got {batch_bins}"
+                f"({longest} samples with margin), one for each process, but got "
+                f"{batch_bins}"
             )
         self.batch_bins, self.shuffle = batch_bins, shuffle
         self.min_batch_size = min_batch_size
-        self.by_language: dict[str, list[str]] = {}
-        for utt in sorted(lengths):
-            self.by_language.setdefault(utt2lang[utt], []).append(utt)
+        langs = [utt2lang[utt] for utt in self.utts]
+        lang_of = np.array(langs)
+        self.rows_of = {x: np.flatnonzero(lang_of == x) for x in dict.fromkeys(langs)}
         self.quota = self._quota(weights if shuffle else "proportional")
+        if most_per_language is not None and shuffle:
+            self._keep(most_per_language)
         self.length = 0
         self.length = len(self.generate(0))
 
     def _quota(self, weights: str | Mapping[str, float]) -> dict[str, int]:
-        sizes = {lang: len(utts) for lang, utts in self.by_language.items()}
+        sizes = {lang: len(rows) for lang, rows in self.rows_of.items()}
         if weights == "proportional":
             return sizes
         if weights == "uniform":
@@ -75,33 +84,45 @@ class LanguageSampler(AbsSampler):
         corpus = sum(sizes.values())
         return {lang: max(1, round(corpus * weights[lang] / total)) for lang in sizes}
 
+    def _keep(self, most: int) -> None:
+        """Leaves so many utterances of each language."""
+        if most < 1:
+            raise ValueError(f"most_per_language must be 1 or more, but got {most}")
+        for lang, rows in self.rows_of.items():
+            order = np.random.RandomState(0).permutation(len(rows))[:most]
+            self.rows_of[lang] = rows[np.sort(order)]
+
     def generate(self, seed: int) -> list[tuple[str, ...]]:
         """The batches of one epoch; ESPnet's SequenceIterFactory shuffles them."""
         rng = np.random.RandomState(seed)
-        drawn: list[str] = []
-        for lang, quota in self.quota.items():
-            drawn += _draw(self.by_language[lang], quota, rng if self.shuffle else None)
+        drawn = np.concatenate(
+            [
+                _draw(self.rows_of[lang], quota, rng if self.shuffle else None)
+                for lang, quota in self.quota.items()
+            ]
+        )
         batches = self._at_least(self._batches(self._bucketed(drawn, rng)))
-        return [tuple(batch) for batch in batches]
+        return [tuple(self.utts[row] for row in batch) for batch in batches]
 
-    def _bucketed(self, drawn: Sequence[str], rng) -> list[str]:
+    def _bucketed(self, drawn: np.ndarray, rng) -> np.ndarray:
         """Sorts by length to about 10 %, so that batches differ between epochs."""
         noise = rng.uniform(0, np.log(1.1), len(drawn)) if self.shuffle else 0
-        key = np.log([self.cost[utt] for utt in drawn]) + noise
-        return [drawn[i] for i in np.argsort(key, kind="stable")]
+        key = np.log(self.cost[drawn]) + noise
+        return drawn[np.argsort(key, kind="stable")]
 
-    def _batches(self, ordered: Sequence[str]) -> list[list[str]]:
-        batches: list[list[str]] = [[]]
+    def _batches(self, ordered: np.ndarray) -> list[list[int]]:
+        batches: list[list[int]] = [[]]
         longest = 0
-        for utt in ordered:
-            longest = max(longest, self.cost[utt])
+        rows = zip(ordered.tolist(), self.cost[ordered].tolist(), strict=True)
+        for row, cost in rows:
+            longest = max(longest, cost)
             if longest * (len(batches[-1]) + 1) > self.batch_bins:
                 batches.append([])
-                longest = self.cost[utt]
-            batches[-1].append(utt)
+                longest = cost
+            batches[-1].append(row)
         return self._fill_last(batches)
 
-    def _fill_last(self, batches: list[list[str]]) -> list[list[str]]:
+    def _fill_last(self, batches: list[list[int]]) -> list[list[int]]:
         """Fills a last batch smaller than the number of ranks from those with more.
 
         Where none has more, its first utterance comes again: each rank needs one.
@@ -112,7 +133,7 @@ class LanguageSampler(AbsSampler):
             last.insert(0, larger[-1].pop() if larger else last[0])
         return batches
 
-    def _at_least(self, batches: list[list[str]]) -> list[list[str]]:
+    def _at_least(self, batches: list[list[int]]) -> list[list[int]]:
         """Splits large batches up to ``len(self)``, which ESPnet cuts epochs by."""
         while len(batches) < self.length:
             largest = max(batches, key=len)
@@ -167,10 +188,9 @@ def _require_languages(lengths: Mapping[str, int], utt2lang: Mapping[str, str]) 
         )
 
 
-def _draw(utts: Sequence[str], quota: int, rng) -> list[str]:
+def _draw(rows: np.ndarray, quota: int, rng) -> np.ndarray:
     """``quota`` utterances: whole passes first, each shuffled."""
-    drawn: list[str] = []
-    while len(drawn) < quota:
-        order = range(len(utts)) if rng is None else rng.permutation(len(utts))
-        drawn += [utts[i] for i in order]
-    return drawn[:quota]
+    drawn = []
+    for _ in range(0, quota, len(rows)):
+        drawn.append(rows if rng is None else rows[rng.permutation(len(rows))])
+    return np.concatenate(drawn)[:quota]

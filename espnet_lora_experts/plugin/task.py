@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import torch
 from espnet2.fileio.read_text import read_2columns_text
 from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
+from espnet2.samplers.abs_sampler import AbsSampler
 from espnet2.tasks import asr
 from espnet2.tasks.abs_task import optim_classes
 from espnet2.utils.nested_dict_action import NestedDictAction
@@ -25,6 +27,7 @@ from espnet_lora_experts.plugin.shared import (
     LoraExpertDecoder,
     LoraExpertEncoder,
 )
+from espnet_lora_experts.plugin.tables import Table, compact
 from espnet_lora_experts.plugin.trainer import ExpertTrainer
 
 NAME = "whisper_experts"
@@ -119,23 +122,9 @@ class LoraExpertsTask(asr.ASRTask):
     @classmethod
     def build_task_iter_factory(cls, args, iter_options, mode: str):
         """Batches by padded duration, languages sampled by weight (training only)."""
-        data = iter_options.data_path_and_name_and_type
-        world = torch.distributed.get_world_size() if iter_options.distributed else 1
-        utt2lang = _read_utt2lang(data, args.preprocessor_conf.get("language"))
-        lengths = _read_lengths(iter_options.shape_files, utt2lang, args.model_conf)
-        sampler = LanguageSampler(
-            lengths=_decodable(lengths, utt2lang, data, iter_options.preprocess_fn),
-            utt2lang=utt2lang,
-            batch_bins=iter_options.batch_bins,
-            shuffle=iter_options.train,
-            min_batch_size=world,
-            **args.sampler_conf,
-        )
-        if world > 1:
-            sampler = ShardedSampler(sampler, torch.distributed.get_rank(), world)
         return SequenceIterFactory(
-            dataset=cls.build_dataset(args, iter_options),
-            batches=sampler,
+            batches=_build_sampler(args, iter_options),
+            dataset=compact(cls.build_dataset(args, iter_options)),
             seed=args.seed,
             num_iters_per_epoch=iter_options.num_iters_per_epoch,
             shuffle=iter_options.train,
@@ -143,6 +132,24 @@ class LoraExpertsTask(asr.ASRTask):
             collate_fn=iter_options.collate_fn,
             pin_memory=args.ngpu > 0,
         )
+
+
+def _build_sampler(args, iter_options) -> AbsSampler:
+    data = iter_options.data_path_and_name_and_type
+    world = torch.distributed.get_world_size() if iter_options.distributed else 1
+    utt2lang = _read_utt2lang(data, args.preprocessor_conf.get("language"))
+    lengths = _read_lengths(iter_options.shape_files, utt2lang, args.model_conf)
+    sampler = LanguageSampler(
+        lengths=_decodable(lengths, utt2lang, data, iter_options.preprocess_fn),
+        utt2lang=utt2lang,
+        batch_bins=iter_options.batch_bins,
+        shuffle=iter_options.train,
+        min_batch_size=world,
+        **args.sampler_conf,
+    )
+    if world > 1:
+        return ShardedSampler(sampler, torch.distributed.get_rank(), world)
+    return sampler
 
 
 def _read_lengths(shape_files, utt2lang, model_conf) -> dict[str, int]:
@@ -168,9 +175,11 @@ def _decodable(lengths, utt2lang, data, process) -> dict[str, int]:
     paths = [path for path, name, kind in data if (name, kind) == ("text", "text")]
     if not paths or not isinstance(process, WhisperPreprocessor):
         return lengths  # the model checks it in each batch
-    texts = read_2columns_text(paths[0])
-    known = [utt for utt in lengths if utt in texts and utt in utt2lang]
-    long = {utt for utt in known if not process.fits(texts[utt], utt2lang[utt])}
+    long = {
+        utt
+        for utt, text in Table(paths[0]).rows()
+        if utt in lengths and utt in utt2lang and not process.fits(text, utt2lang[utt])
+    }
     if long:
         logging.warning(
             f"{len(long)} utterance(s) have more tokens than the decoder's "
@@ -184,7 +193,8 @@ def _read_utt2lang(data, language: str | None) -> dict[str, str]:
     """The language of each utterance; without a table all have the default one."""
     for path, name, _ in data:
         if name == "lang":
-            return read_2columns_text(path)
+            table = read_2columns_text(path)
+            return {utt: sys.intern(lang) for utt, lang in table.items()}
     if language is not None:
         return dict.fromkeys(read_2columns_text(data[0][0]), language)
     raise ValueError(

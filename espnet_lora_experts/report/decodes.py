@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_lora_experts.report.kaldi import read_table
-from espnet_lora_experts.whisper.languages import normalize
+from espnet_lora_experts.whisper.languages import MODES, normalize
 
 Normalizer = Callable[[str, str], str]
 """From a text and the code of its language to the text as it is scored."""
-MODES = ("aware", "agnostic")
 _ONLY = {"mono": ("aware",), "two_pass": ("agnostic",)}
 
 
@@ -45,9 +44,16 @@ class Decode:
 def modes_of(system: str) -> tuple[str, ...]:
     """Modes that a system has: a single expert needs a language, two passes find it.
 
-    ``NAME@...``, the system NAME decoded in another way, has those of NAME.
+    ``NAME_TAG``, a variant of NAME, and ``NAME@WAY``, NAME decoded in another way,
+    have those of NAME.
+
+    Example:
+        >>> modes_of("mono_r_8"), modes_of("two_pass@kd")
+        (('aware',), ('agnostic',))
     """
-    return _ONLY.get(system.partition("@")[0], MODES)
+    name = f"{system.partition('@')[0]}_"
+    own = (modes for known, modes in _ONLY.items() if name.startswith(f"{known}_"))
+    return next(own, (*MODES,))
 
 
 def raw(text: str, code: str) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import re
-import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -30,41 +27,61 @@ MOST_HOURS = 24
 
 
 def read_audio(path: str | os.PathLike) -> np.ndarray:
-    """Reads any file that libsndfile reads (wav, flac, ogg, mp3), or a Kaldi pipe.
+    """Reads any file that libsndfile reads (wav, flac, ogg, mp3).
 
     What else FFmpeg reads (m4a, mp4, webm, wma) it reads where PyAV is installed. Of a
     long file at another rate or with more channels, only a block is held beside the
     result.
 
     Args:
-        path: A file, or a shell command ending in ``|`` that writes one.
+        path: A file. A command, as in a data dir's ``wav.scp``, is none and is not run;
+            see :func:`~.wav_scp.read_entry`.
 
     Returns:
         Samples at 16 kHz in [-1, 1], (S,).
 
     Raises:
-        ValueError: The file is missing, unreadable or has no samples, or the command
-            fails.
+        ValueError: The file is missing, unreadable or has no samples.
     """
+    name = str(path)
+    if os.path.isfile(name):
+        return _checked(lambda: _of_file(name), name)
+    if not os.path.exists(name) or os.path.isdir(name):
+        found = "is a command" if name.rstrip().endswith("|") else "there is none"
+        raise ValueError(f"{name} must be a readable audio file, but {found}")
+    return read_bytes(Path(name).read_bytes(), name)  # the shell's <(command)
+
+
+def read_bytes(content: bytes, name: str) -> np.ndarray:
+    """Reads the content of a file that libsndfile reads.
+
+    Args:
+        content: Of the file; its header may leave the length open.
+        name: What to call it in an error.
+
+    Returns:
+        See :func:`read_audio`.
+
+    Raises:
+        ValueError: It is no audio or has no samples.
+    """
+    return _checked(lambda: _collect(_by_libsndfile(io.BytesIO(content))), name)
+
+
+def _checked(read: Callable[[], np.ndarray], name: str) -> np.ndarray:
     try:
-        samples_S = _read(str(path))
-    except (soundfile.LibsndfileError, OSError, subprocess.SubprocessError) as error:
-        raise ValueError(f"{path} must be a readable audio file: {error}") from error
+        samples_S = read()
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise ValueError(f"{name} must be a readable audio file: {error}") from error
     if len(samples_S) == 0:
-        raise ValueError(f"{path} must have samples, but is empty")
+        raise ValueError(f"{name} must have samples, but is empty")
     return samples_S
 
 
-def _read(path: str) -> np.ndarray:
-    if path.rstrip().endswith("|"):
-        command = path.rstrip()[:-1]
-        run = subprocess.run(command, shell=True, check=True, stdout=subprocess.PIPE)
-        return _collect(_by_libsndfile(io.BytesIO(run.stdout)))
+def _of_file(path: str) -> np.ndarray:
     try:
         return _collect(_by_libsndfile(path))
     except soundfile.LibsndfileError as error:
-        if not os.path.isfile(path):
-            raise
         samples_S = _collect(_by_ffmpeg(path, error))
         if len(samples_S) == 0:  # FFmpeg takes some files for what they are not
             raise
@@ -120,50 +137,3 @@ def _by_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Iterator[np.ndarr
                 yield from (x.to_ndarray().mean(axis=0) for x in stream.resample(frame))
     except av.error.FFmpegError:
         raise error from None
-
-
-def convert_audio(source: str, path: Path) -> int:
-    """Writes what :func:`read_audio` gives as FLAC; a file of the same source stays.
-
-    The file holds a hash of its source's name, date and size as a comment, by which a
-    changed source is noticed. Of a pipe, the files that its command names count.
-
-    Args:
-        source: As :func:`read_audio` takes it.
-        path: File to write, whole or not at all.
-
-    Returns:
-        Number of samples.
-
-    Raises:
-        ValueError: As :func:`read_audio`.
-    """
-    stamp = _stamp(source)
-    kept = _samples_of(path, stamp)
-    if kept is not None:
-        return kept
-    samples_S = read_audio(source)
-    temp = path.with_name(f".{path.name}")
-    with soundfile.SoundFile(temp, "w", SAMPLE_RATE, 1, format="FLAC") as file:
-        file.comment = stamp
-        file.write(samples_S)
-    temp.rename(path)
-    return len(samples_S)
-
-
-def _stamp(source: str) -> str:
-    names = sorted({source, *re.split(r"[\s\"'<>|;&()]+", source)})
-    found = [os.stat(name) for name in names if os.path.isfile(name)]
-    facts = [source, *((file.st_mtime_ns, file.st_size) for file in found)]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-
-def _samples_of(path: Path, stamp: str) -> int | None:
-    """Number of samples of a file with this stamp, None where there is none."""
-    if not path.exists():
-        return None
-    try:
-        with soundfile.SoundFile(path) as file:
-            return file.frames if file.comment == stamp else None
-    except soundfile.LibsndfileError:
-        return None

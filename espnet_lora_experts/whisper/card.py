@@ -70,6 +70,21 @@ def update_cards(
     return [at / README for at, card in cards.items() if write_card(at, *card, license)]
 
 
+def write_exported(
+    out: Path, folder: Path, what: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    """Writes the card of an export that is one Whisper.
+
+    Args:
+        out: The export's folder.
+        folder: The system's.
+        what: The system's description.
+        facts: The content of ``export.json``.
+    """
+    pages = Pages(folder, what, {}, {})
+    write_card(out, *pages.exported(out.resolve().name, facts))
+
+
 def write_card(
     folder: Path, data: ModelCardData, text: str, license: str | None = None
 ) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from espnet_lora_experts.experts.adapter import CONFIG
 from espnet_lora_experts.whisper import card_facts, card_scores, languages
 from espnet_lora_experts.whisper.card_scores import TASK, hub_code, table
-from espnet_lora_experts.whisper.description import read_json
+from espnet_lora_experts.whisper.description import DESCRIPTION, read_json
 from espnet_lora_experts.whisper.snapshot import HUB_ID
 
 TITLE = "Efficient Multilingual ASR Finetuning via LoRA Language Experts"
@@ -27,7 +27,24 @@ ABOUT = {
     "rest.",
     "full": "Whisper, fine-tuned in all its weights.",
     "expert": "The LoRA expert of one language, on a frozen Whisper.",
+    "folded": "One plain Whisper for other programs, which all pad clips to 30 s: what "
+    "was trained is in its weights.",
 }
+LIBRARIES = {"huggingface": "transformers", "ctranslate2": "ctranslate2"}
+"""Of an export's format, as the hub calls them."""
+LOADING = {
+    "huggingface": [
+        "from transformers import pipeline",
+        'transcribe = pipeline("automatic-speech-recognition", model="{}")',
+        'print(transcribe("clip.wav")["text"])',
+    ],
+    "ctranslate2": [
+        "from faster_whisper import WhisperModel",
+        'segments, _ = WhisperModel("{}").transcribe("clip.wav", language="{}")',
+        'print("".join(segment.text for segment in segments))',
+    ],
+}
+"""How to load an export, by its place and its first language."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +76,8 @@ class Pages:
         for name in [*experts][:1]:
             which = "One expert in plain PEFT" if len(experts) > 1 else "In plain PEFT"
             loading[which] = self._peft(place, f"experts/{name}")
-        adapters = [self.folder / path for path in experts.values()]
-        trainings = [] if kind == "mole" else [home.parents[1] for home in adapters]
-        trainings = list(dict.fromkeys([self.folder, *trainings]))
-        return self._card(place, kind, self._codes, adapters, trainings, loading)
+        made_of = self._made_of(experts)
+        return self._card(place, kind, self._codes, *made_of, loading)
 
     def expert(self, name: str, alone: bool = False) -> tuple[ModelCardData, str]:
         """Metadata and text of one expert's card.
@@ -85,6 +100,34 @@ class Pages:
         # A MoLE's steps and scores are not those of the experts that went into it.
         trainings = [] if self.what["type"] == "mole" else [home.parents[1]]
         return self._card(title, kind, codes, [home], trainings, loading)
+
+    def exported(
+        self, place: str, facts: Mapping[str, Any]
+    ) -> tuple[ModelCardData, str]:
+        """Metadata and text of the card of an export that is one Whisper.
+
+        Its error rates are not the system's, so there are none.
+
+        Args:
+            place: Its folder.
+            facts: Its ``export.json``.
+        """
+        to, codes = facts["format"], facts["languages"]
+        experts = self.what.get("experts", {})
+        told = {code: experts[code] for code in codes if code in experts}
+        loading = {"": [line.format(place, codes[0]) for line in LOADING[to]]}
+        data, text = replace(self, scores={})._card(
+            place, "folded", codes, *self._made_of(told or experts), loading
+        )
+        data.library_name, data.base_model_relation = LIBRARIES[to], "finetune"
+        return data, text
+
+    def _made_of(self, experts: Mapping[str, str]) -> tuple[list[Path], list[Path]]:
+        """Folders of the experts, and of the trainings behind the system."""
+        adapters = [self.folder / path for path in experts.values()]
+        alone = self.what["type"] == "mole"
+        homes = [] if alone else [home.parents[1] for home in adapters]
+        return adapters, list(dict.fromkeys([self.folder, *homes]))
 
     @property
     def _codes(self) -> list[str]:
@@ -167,14 +210,21 @@ class Pages:
 
     def _training(self, kind: str, trainings: Sequence[Path]) -> list[list[str]]:
         """How it was trained, as far as the first training says."""
-        sizes = () if kind == "expert" else ("trained_params", "deployed_params")
-        counts = [key for key in (*sizes, "epochs", "steps") if key in self.what]
+        alone = kind in ("expert", "folded")
+        sizes = () if alone else ("trained_params", "deployed_params")
+        what = _own(trainings[0]) if kind == "expert" else self.what
+        counts = [key for key in (*sizes, "epochs", "steps") if key in what]
         rows = [
-            [key.replace("_params", " parameters"), f"{self.what[key]:,}"]
-            for key in counts
+            [key.replace("_params", " parameters"), f"{what[key]:,}"] for key in counts
         ]
         options = next(filter(None, map(card_facts.options, trainings)), {})
         return rows + [[key, text] for key, text in options.items()]
+
+
+def _own(training: Path) -> Mapping[str, Any]:
+    """What a training says of itself: of experts combined, each had its own."""
+    path = training / DESCRIPTION
+    return read_json(path) if path.is_file() else {}
 
 
 def _ours(place: str, lang: str = "") -> list[str]:

@@ -12,7 +12,6 @@ from espnet_lora_experts.whisper import languages
 TASK = "automatic-speech-recognition"
 HUB_CODES = {"jw": "jv"}
 """Languages that the hub's cards call by another code than Whisper."""
-MODES = {"aware": "language given", "agnostic": "language found"}
 METRICS = ("wer", "cer")
 Rows = Sequence[Sequence[str]]
 """Rows of cells, the first row the header."""
@@ -36,7 +35,7 @@ def page(scores: Scores, meta: Scores, codes: Sequence[str]) -> list[str]:
         ["average"],
     )
     for mode, of in modes.items():
-        header += [f"{metric.upper()}, {MODES[mode]}" for metric in METRICS]
+        header += [f"{metric.upper()}, {languages.MODES[mode]}" for metric in METRICS]
         low, high = of["ci95"]
         average.append(f"{of['avg_wer']:.1f} [{low:.1f}, {high:.1f}]")
         average.append(f"{of['avg_cer']:.1f}")
@@ -70,7 +69,7 @@ def eval_results(
             dataset_name=name,
             dataset_config=hub_code(code),
             metric_type=metric,
-            metric_name=f"{metric.upper()}, {MODES[mode]}",
+            metric_name=f"{metric.upper()}, {languages.MODES[mode]}",
             metric_value=round(of[metric][code], 2),
         )
         for mode, of in _modes(scores, codes).items()
@@ -81,7 +80,7 @@ def eval_results(
 
 def _modes(scores: Scores, codes: Sequence[str]) -> dict[str, Scores]:
     """Of each mode that was scored on all of these languages, its scores."""
-    modes = {mode: scores.get(mode) or {} for mode in MODES}
+    modes = {mode: scores.get(mode) or {} for mode in languages.MODES}
     return {m: of for m, of in modes.items() if set(codes) <= set(of.get("wer", ()))}
 
 

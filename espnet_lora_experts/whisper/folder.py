@@ -26,6 +26,7 @@ from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.card import update_cards
 from espnet_lora_experts.whisper.description import (
     DESCRIPTION,
+    read_description,
     write_description,
 )
 from espnet_lora_experts.whisper.source import find
@@ -49,6 +50,7 @@ def describe(backbone: Backbone, system: System) -> dict[str, Any]:
             "merged_layers": system.merged_layers,
             "combination": system.fusion.combination,
             "pooling": system.router.pooling,
+            "top_k": system.top_k,
         }
     return what
 
@@ -66,10 +68,19 @@ def save_system(
         backbone: Whose bank holds the experts.
         system: The gates.
         facts: What else ``system.json`` should say, for example steps and parameters.
+
+    Raises:
+        ValueError: A mixture of experts, which must be folded first.
     """
+    what = describe(backbone, system)
+    if what["type"] not in TYPES:
+        raise ValueError(
+            f"a system must be one of {TYPES} to be saved, but is a {what['type']}; "
+            "fold it (Speech2Text's .experts.fold()) and save the folded backbone and "
+            "system"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    what = describe(backbone, system)
     what["experts"] = {name: f"experts/{name}" for name in system.experts}
     for name, path in what["experts"].items():
         metadata = {"backbone_sha256": backbone.sha256, "expert": name}
@@ -129,6 +140,16 @@ def load_system(
     return backbone, system.eval(), what
 
 
+def is_system(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a system that runs by itself.
+
+    Raises:
+        FileNotFoundError: No ``system.json``.
+        ValueError: It is broken.
+    """
+    return read_description(folder)["type"] in TYPES
+
+
 def check_type(kind: str, folder: Path) -> None:
     """Raises ValueError where a folder's type is no system by itself."""
     if kind == TWO_PASS:
@@ -170,11 +191,8 @@ def _load_weights(system: System, path: Path) -> None:
 
 def _save_backbone(backbone: Backbone, folder: Path) -> dict[str, str]:
     """Writes a fine-tuned Whisper with its tokenizer, in Hugging Face layout."""
-    source = hub.resolve(backbone.name)
     with replacing(folder) as temp:
-        for file in source.iterdir():
-            if file.suffix in (".json", ".txt"):
-                (temp / file.name).write_bytes(file.read_bytes())
+        hub.copy_texts(hub.resolve(backbone.name), temp)
         backbone.hf.save_pretrained(temp)
         for file in temp.glob("*.safetensors"):
             follow_umask(file)

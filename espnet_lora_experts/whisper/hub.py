@@ -8,6 +8,7 @@ no network; an unreachable hub is noticed in seconds, see :mod:`.snapshot`.
 import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,12 @@ from filelock import FileLock
 
 from espnet_lora_experts.experts.store import replacing
 from espnet_lora_experts.whisper import snapshot
-from espnet_lora_experts.whisper.convert_local import content_hash, convert, is_foreign
+from espnet_lora_experts.whisper.convert_local import (
+    TOKENIZER,
+    content_hash,
+    convert,
+    is_foreign,
+)
 from espnet_lora_experts.whisper.description import read_json
 from espnet_lora_experts.whisper.packages import FALLBACKS, Unavailable, build
 
@@ -27,6 +33,10 @@ CACHE_VARIABLE = "ESPNET_LORA_EXPERTS_CACHE"
 # Not "*.safetensors": some repositories hold the same weights twice.
 PATTERNS = ["*.json", "*.txt", "model.safetensors", "model-*.safetensors"]
 INDEX = "model.safetensors.index.json"
+CONFIGS = ("config.json", "generation_config.json")
+FEATURES = "preprocessor_config.json"
+TEXTS = (FEATURES, "processor_config.json", *TOKENIZER)
+"""What says how speech comes in and text goes out."""
 RELATIVE = "openai/whisper-tiny"  # lends its tokenizer
 # Each line: alternatives, one of which must be complete.
 REQUIRED = (
@@ -114,6 +124,21 @@ def weight_files(folder: Path) -> list[Path]:
         return [whole]
     shards = read_json(index)["weight_map"].values() if index.is_file() else ()
     return [folder / name for name in sorted(set(shards))]
+
+
+def copy_texts(source: Path, folder: Path) -> None:
+    """Copies a Whisper's tokenizer and feature extractor, as far as they are there."""
+    for name in TEXTS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def copy_whisper(source: Path, folder: Path) -> None:
+    """Copies a Whisper's weights, configurations and texts, and nothing else."""
+    copy_texts(source, folder)
+    configs = [source / name for name in (*CONFIGS, INDEX)]
+    for path in (*filter(Path.is_file, configs), *weight_files(source)):
+        shutil.copyfile(path, folder / path.name)
 
 
 def _check_folder(folder: Path) -> Path:

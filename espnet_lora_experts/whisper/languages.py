@@ -40,6 +40,8 @@ rw kinyarwanda sw, zu zulu sn
 
 _PARENTS = {"yue": "zh"}  # in Whisper, but not before large-v3
 _UNSPACED = frozenset({"zh", "ja", "yue", "th", "lo", "my", "km", "bo"})
+MODES = {"aware": "language given", "agnostic": "language found"}
+"""Where a system has an utterance's language from."""
 CASES = ("lower", "keep")
 PUNCTUATIONS = ("remove", "keep")
 

@@ -163,7 +163,12 @@ def _download(package: Package, folder: Path) -> None:
     command = _command(package)
     logger.info("downloading %s with %s", package.spec, package.client)
     done = subprocess.run(
-        command, check=False, cwd=folder, capture_output=True, text=True
+        command,
+        check=False,
+        cwd=folder,
+        stdout=2,  # pip's progress, on standard error
+        stderr=subprocess.PIPE,
+        text=True,
     )
     if done.returncode or not (folder / package.file).is_file():
         reason = " ".join(done.stderr.split())[-300:]
@@ -176,7 +181,7 @@ def _download(package: Package, folder: Path) -> None:
 def _command(package: Package) -> list[str]:
     """Return the command that writes the package's file to the working folder."""
     if package.client == "pip":
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps"]
         return [*pip, "--only-binary", ":all:", "--dest", ".", package.spec]
     npm = shutil.which("npm")
     if npm is None:

@@ -162,12 +162,12 @@ def peak_memory(work: Work) -> float:
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # gives back what is free
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     work()
-    return (_resident("VmHWM") - before) / 2**10
+    return (resident("VmHWM") - before) / 2**10
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
     """KiB, from the kernel."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():

@@ -130,11 +130,16 @@ class World:
         return LoraExpertsTask.build_model(args).train().to(self.device)
 
     @cached_property
+    def tokens(self) -> Path:
+        """The file with ESPnet's token list."""
+        path = self.folder / "tokens.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(self.prompter.token_list()) + "\n", "utf-8")
+        return path
+
+    @cached_property
     def _args(self):
-        tokens = self.folder / "tokens.txt"
-        tokens.parent.mkdir(parents=True, exist_ok=True)
-        tokens.write_text("\n".join(self.prompter.token_list()) + "\n", "utf-8")
-        given = ["--backbone", self.backbone, "--token_list", str(tokens)]
+        given = ["--backbone", self.backbone, "--token_list", str(self.tokens)]
         given += ["--output_dir", str(self.folder), "--use_preprocessor", "true"]
         return LoraExpertsTask.get_parser().parse_args(given)
 

@@ -85,3 +85,15 @@ def test_a_pooled_lora_is_no_expert_of_a_language(trio, tmp_path, save):
     save_system(pooled, trio, Single(["es", "ru"], "ja"))
     with pytest.raises(ValueError, match=r"multi must hold experts .* a single"):
         run([save("es"), pooled], tmp_path / "mono")
+
+
+def test_the_system_has_a_card_and_the_experts_keep_theirs(save, tmp_path):
+    inputs = [save("es"), save("ru")]
+    cards = [card for folder in inputs for card in sorted(folder.rglob("README.md"))]
+    before = {card: card.read_text(encoding="utf-8") for card in cards}
+    assert len(before) == 4 and all("| steps | 10 |" in x for x in before.values())
+    run(inputs, tmp_path / "mono")
+    card = (tmp_path / "mono/README.md").read_text(encoding="utf-8")
+    assert "Speech2Text.from_pretrained" in card and "| steps | 20 |" in card
+    assert "- es" in card and "- ru" in card
+    assert {path: path.read_text(encoding="utf-8") for path in before} == before

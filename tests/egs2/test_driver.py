@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from espnet2.bin import launch
 
 from espnet_lora_experts.plugin.task import LoraExpertsTask
 
 ROOT = Path(__file__).parents[2]
 PYTHON = r"""#!/usr/bin/env bash
-# Stands in for Python: notes its arguments, leaves what a training leaves.
+# Stands in for Python: notes its arguments, leaves what a training leaves, or fails.
 printf '%q ' "$@" >>calls
 echo >>calls
+case "$*" in *output_dir\ ${fails_at:-none}*) exit 3 ;; esac
 while [ $# -gt 1 ]; do
     if [ "$1" = --output_dir ]; then
         mkdir -p "$2"
@@ -44,13 +46,13 @@ def recipe(tmp_path):
 def run(recipe):
     """Runs one stage; gives what Python was asked to do."""
 
-    def run(stage, *options, python="./python", fails=False):
+    def run(stage, *options, python="./python", fails=False, **more):
         (recipe / "calls").write_text("")
         command = ["./lora_experts.sh", "--stage", str(stage), "--stop_stage"]
         done = subprocess.run(
             [*command, str(stage), *options],
             cwd=recipe,
-            env={"python": python, "PATH": "/usr/bin:/bin"},
+            env={"python": python, "PATH": "/usr/bin:/bin", **more},
             text=True,
             capture_output=True,
         )
@@ -70,7 +72,7 @@ def trained(calls):
 
 def test_every_code_stays_a_string(run):
     """YAML alone reads no, Norwegian, as false."""
-    [*_, call], _ = run(4, "--langs", "no sv")
+    [call], _ = run(6, "--langs", "no sv")
     assert call[:2] == ["-m", "espnet_lora_experts.bin.train"]
     args = LoraExpertsTask.get_parser().parse_args(call[2:])
     assert args.model_conf["languages"] == ["no", "sv"]
@@ -122,6 +124,131 @@ def test_new_experts_make_their_student_another_training(run, recipe):
     assert names == {"mono", "kd"}
 
 
+def test_lengths_are_those_that_stage_2_counted(run, recipe):
+    run(4)
+    for part, name in (("train", "train"), ("valid", "dev")):
+        counted = (recipe / f"dump/raw/{name}/utt2num_samples").read_text()
+        shapes = recipe / f"exp/stats/{part}/speech_shape"
+        assert counted and shapes.read_text() == counted
+
+
+def test_several_gpus_go_through_espnets_launcher(run):
+    assert run(6, "--ngpu", "1")[0][0][:2] == ["-m", "espnet_lora_experts.bin.train"]
+    [call, *_], _ = run(6, "--ngpu", "2")
+    own, training = call[: call.index("--")], call[call.index("--") + 1 :]
+    assert own[:2] == ["-m", "espnet2.bin.launch"]
+    args = launch.get_parser().parse_args([*own[2:], "--", *training])
+    assert (args.ngpu, args.num_nodes, args.multiprocessing_distributed) == (2, 1, True)
+    assert args.cmd == "./run_job.sh" and args.log == "exp/multi/train.log"
+    assert training[:3] == ["./python", "-m", "espnet_lora_experts.bin.train"]
+
+
+@pytest.mark.parametrize(
+    "ngpu, ends", [("0", ["--dist_backend", "gloo"]), ("2", ["--ngpu", "1"])]
+)
+def test_torchrun_starts_a_process_for_each_rank(run, ngpu, ends):
+    [call], _ = run(6, "--torchrun", "--nproc_per_node 2", "--ngpu", ngpu)
+    runner = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    assert call[:6] == [*runner, "-m", "espnet_lora_experts.bin.train"]
+    assert call[-4:] == ["--multiprocessing_distributed", "false", *ends]
+
+
+def test_several_machines_need_a_cluster(run):
+    calls, said = run(6, "--num_nodes", "2", fails=True)
+    assert not calls and "--num_nodes 2 must go through a cluster" in said
+
+
+@pytest.mark.parametrize(
+    "backend, message",
+    [
+        ("slurm", "must find ESPnet's slurm.pl, but it is neither in PATH nor in"),
+        ("sge", "must find ESPnet's queue.pl"),
+        ("slrm", "must be local, slurm, sge, pbs, ssh or run, but got 'slrm'"),
+    ],
+)
+def test_a_missing_launch_script_is_one_clear_error(run, backend, message):
+    calls, said = run(6, fails=True, cmd_backend=backend, ESPNET_ROOT="/nowhere")
+    assert not calls and message in said
+
+
+@pytest.mark.parametrize("backend, script", [("slurm", "slurm"), ("sge", "queue")])
+def test_jobs_go_through_the_launch_scripts_of_espnets_tree(
+    run, recipe, backend, script
+):
+    """With the recipe's configuration; here a script that only notes its options."""
+    utils = recipe / "espnet/egs2/TEMPLATE/asr1/utils"
+    utils.mkdir(parents=True)
+    (utils / f"{script}.pl").write_text(
+        '#!/bin/sh\nshift 5\n"$@"\necho "$0" >>used\ntouch exp/multi/train.log\n'
+    )
+    (utils / f"{script}.pl").chmod(0o755)
+    cluster = {"cmd_backend": backend, "ESPNET_ROOT": str(recipe / "espnet")}
+    [call], _ = run(6, **cluster)
+    assert call[:2] == ["-m", "espnet_lora_experts.bin.train"]
+    assert (recipe / "used").read_text().split() == [str(utils / f"{script}.pl")]
+
+
+APART = ("--joint_experts", "false", "--langs", "es fr no ro ru")
+
+
+@pytest.mark.parametrize("at_once", ["0", "1", "2", "9"])
+def test_experts_apart_are_a_job_each(run, recipe, at_once):
+    calls, _ = run(5, *APART, "--nj_experts", at_once)
+    names = [f"exp/mono_{lang}" for lang in APART[-1].split()]
+    assert sorted(trained(calls)) == names
+    [norwegian] = [call for call in calls if "exp/mono_no" in call]
+    args = LoraExpertsTask.get_parser().parse_args(norwegian[2:])
+    assert args.model_conf["languages"] == ["no"]
+    [joined] = [call for call in calls if "espnet_lora_experts.bin.combine" in call]
+    assert joined[joined.index("--inputs") + 1].split() == names
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_as_many_experts_train_at_once_as_asked(run, recipe, at_once):
+    """Each waits until all that may run beside it have begun."""
+    (recipe / "waits").write_text(
+        "#!/usr/bin/env bash\n"
+        'case "$*" in *bin.combine*) exit 0 ;; esac\n'
+        'mkdir -p running; touch "running/$$"; ls running | wc -l >>counts\n'
+        "sleep 0.15; ls running | wc -l >>counts\n"
+        'rm "running/$$"; exec ./python "$@"\n'
+    )
+    (recipe / "waits").chmod(0o755)
+    run(5, *APART, "--nj_experts", str(at_once), python="./waits")
+    counts = [int(line) for line in (recipe / "counts").read_text().split()]
+    assert max(counts) == at_once
+
+
+@pytest.mark.parametrize("at_once", ["1", "3"])
+def test_a_failed_expert_is_named_and_a_rerun_trains_only_it(run, recipe, at_once):
+    apart = (*APART, "--nj_experts", at_once)
+    calls, said = run(5, *apart, fails=True, fails_at="exp/mono_fr")
+    assert "failed: fr (exp/mono_LANG/train.log); the other experts are" in said
+    assert len(trained(calls)) == 5  # the others go on
+    assert not any("espnet_lora_experts.bin.combine" in call for call in calls)
+    calls, _ = run(5, *apart, "--skip_done", "true")
+    assert trained(calls) == ["exp/mono_fr"]
+
+
+def test_variants_lie_beside_and_start_from_the_experts_named(run, recipe):
+    calls, _ = run(5, "--tag", "r_8")
+    assert trained(calls) == ["exp/mono_r_8"]
+    combined = calls[-1]
+    assert combined[combined.index("--output") + 1] == "exp/mono_r_8"
+    assert combined[combined.index("--two_pass") + 1] == "exp/two_pass_r_8"
+    each, _ = run(5, "--tag", "r_8", "--joint_experts", "false", "--langs", "cs nl")
+    assert trained(each) == ["exp/mono_r_8_cs", "exp/mono_r_8_nl"]
+    calls, _ = run(7, "--tag", "r_8", "--experts", "mono_r_8")
+    assert trained(calls) == ["exp/mole_r_8"] and calls[0] == ["-", "exp/mono_r_8"]
+
+
+def test_another_variant_of_the_experts_leaves_their_student_finished(run):
+    run(5)
+    run(8)
+    run(5, "--tag", "r_8", "--expert_args", "--model_conf r=8")
+    assert trained(run(8, "--skip_done", "true")[0]) == []
+
+
 def test_several_gpus_are_several_processes(run):
     assert "--multiprocessing_distributed" not in run(5, "--ngpu", "1")[0][0]
     assert "--multiprocessing_distributed" in run(5, "--ngpu", "2")[0][0]
@@ -133,8 +260,46 @@ def test_fusion_without_experts_says_what_is_missing(run, stage):
     assert not calls and "exp/mono must be a system's folder" in said
 
 
+def test_dumps_of_archives_are_read_as_such(run, recipe):
+    """ESPnet's asr.sh writes them for audio_format flac.ark."""
+    assert "dump/raw/dev/wav.scp,speech,sound" in run(6)[0][0]
+    (recipe / "dump/raw/dev/wav.scp").write_text("a dump/raw/org/data_wav.ark:2\n")
+    assert "dump/raw/dev/wav.scp,speech,kaldi_ark" in run(6)[0][0]
+    assert "dump/raw/train/wav.scp,speech,sound" in run(6)[0][0]
+
+
+def test_languages_of_all_sets_are_checked_before_training(run):
+    [check], _ = run(4, "--langs", "es ru")
+    folders = "dump/raw/train dump/raw/dev dump/raw/test"
+    assert check[-4:] == ["--check_dirs", folders, "--langs", "es ru"]
+
+
+def test_full_fine_tuning_without_the_pooled_lora(run):
+    options = ["--train_multi", "false", "--train_full", "true", "--tag", "curated"]
+    assert trained(run(6, *options)[0]) == ["exp/full_curated"]
+
+
 def test_padded_systems_are_decoded_beside_the_natural_ones(run, recipe):
     (recipe / "exp/kd").mkdir(parents=True)
     (recipe / "exp/kd/system.json").write_text("{}")
     [call], _ = run(9, "--padded", "kd")
     assert call[call.index("--systems") + 1].split() == ["kd", "kd@30s"]
+
+
+def test_all_variants_of_a_tag_are_decoded_beside_the_first(run, recipe):
+    for name in ("mono", "mono_a", "two_pass", "two_pass_a", "kd_a"):
+        (recipe / "exp" / name).mkdir(parents=True)
+        (recipe / "exp" / name / "system.json").write_text("{}")
+    [call], _ = run(9, "--tag", "a")
+    systems = call[call.index("--systems") + 1].split()
+    assert systems == ["mono", "mono_a", "two_pass", "two_pass_a", "kd_a"]
+
+
+def test_the_baselines_are_an_option(run, recipe):
+    for folder in ("score_wer", "score_cer"):  # for sclite, where it is there
+        path = recipe / "exp/kd/decode_aware/test" / folder
+        path.mkdir(parents=True)
+        for name in ("ref.trn", "hyp.trn"):
+            (path / name).write_text("uno (a-1)\n")
+    [call], _ = run(10, "--systems", "kd", "--baseline", "multi kd")
+    assert call[call.index("--baseline") + 1] == "multi kd"

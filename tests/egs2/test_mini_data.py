@@ -25,8 +25,8 @@ def load(name):
         sys.path.remove(str(LOCAL))
 
 
-clips, debs, fillets, mini, tuxpaint = map(
-    load, ("clips", "debs", "fillets", "mini_data", "tuxpaint")
+clips, data_dir, debs, fillets, mini, tuxpaint = map(
+    load, ("clips", "data_dir", "debs", "fillets", "mini_data", "tuxpaint")
 )
 
 
@@ -177,7 +177,7 @@ def test_levels_are_disjoint_and_no_translation_is_repeated(fish):
 
 def test_folder_is_sorted_and_speakers_are_prefixes(stamps, tmp_path):
     found = tuxpaint.read(stamps, list(WORDS))
-    clips.write_kaldi(tmp_path, found[::-1])
+    data_dir.write_kaldi(tmp_path, found[::-1])
     files = ("wav.scp", "text", "utt2lang", "utt2spk")
     rows = {
         name: [line.split(" ", 1) for line in (tmp_path / name).open(encoding="utf-8")]
@@ -195,7 +195,7 @@ def test_folder_is_sorted_and_speakers_are_prefixes(stamps, tmp_path):
 def test_repeated_utterance_id_is_refused(stamps, tmp_path):
     found = tuxpaint.read(stamps, ["es"])
     with pytest.raises(ValueError, match="must be unique, but got"):
-        clips.write_kaldi(tmp_path, found + found[:1])
+        data_dir.write_kaldi(tmp_path, found + found[:1])
 
 
 def make_deb(path, folder, root):

@@ -11,6 +11,7 @@ from espnet_lora_experts.experts.layer import ExpertLinear
 from espnet_lora_experts.experts.store import save_expert
 from espnet_lora_experts.inference import Speech2Text
 from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.folder import save_system
 from espnet_lora_experts.whisper.systems import decode, encode
 
 ROUTE = ["ru", "es", "ru", "ja"]
@@ -118,6 +119,19 @@ def test_folded_is_saved_and_loaded_by_transformers(load, logits, tmp_path):
     assert again.backbone.sha256 == folded.backbone.sha256 != multi.backbone.sha256
     assert torch.equal(logits(again), logits(folded))
     assert loaded.proj_out.weight is loaded.model.decoder.embed_tokens.weight
+
+
+@torch.no_grad()
+def test_a_mixture_is_folded_to_be_saved(mono, logits, tmp_path):
+    mono.experts.mix({"es": 0.7, "ru": 0.3})
+    with pytest.raises(ValueError, match="but is a mixture; fold it"):
+        save_system(tmp_path / "mix", mono.backbone, mono.system)
+    assert not (tmp_path / "mix").exists()
+    folded = mono.experts.fold()
+    save_system(tmp_path / "mix", folded.backbone, folded.system)
+    again = Speech2Text.from_pretrained(tmp_path / "mix")
+    torch.testing.assert_close(logits(again), logits(mono), atol=1e-4, rtol=1e-4)
+    assert again.system.languages == mono.system.languages
 
 
 def test_folding_needs_one_gate_for_all(load):

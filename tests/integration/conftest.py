@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-RECIPE = Path(__file__).parents[2] / "egs2/mini_multilingual/asr1"
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "egs2/mini_multilingual/asr1"
 MADE = {"exp", "data", "dump", "downloads", "RESULTS.md"}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--mute-audio")
@@ -39,6 +41,23 @@ def recipe(run, tmp_path_factory) -> Path:
             (folder / path.name).symlink_to(path)
     done = run(folder, "--download_dir", str(RECIPE / "downloads"))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory) -> Path:
+    """ESPnet's source tree, fetched as the documentation says."""
+    folder = tmp_path_factory.mktemp("espnet") / "espnet"
+    venv = {"VIRTUAL_ENV": str(Path(sys.executable).parent.parent)}
+    done = subprocess.run(
+        [str(ROOT / "local/espnet.sh"), str(folder)],
+        env={**os.environ, **venv},
+        text=True,
+        capture_output=True,
+    )
+    if "pip could not download" in done.stderr:
+        pytest.skip(f"ESPnet's source distribution: {done.stderr.strip()[-200:]}")
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 

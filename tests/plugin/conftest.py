@@ -97,6 +97,20 @@ def shake():
 
 
 @pytest.fixture(scope="session")
+def conf_of(experts):
+    """Name and configuration of a kind of model, with experts where it needs some."""
+
+    def conf_of(kind, langs=LANGS, **conf):
+        name, defaults = KINDS[kind]
+        conf = {"languages": langs, **defaults, **conf}
+        if name in ("lora_mole", "lora_distill"):
+            conf = {"experts": experts, **conf}
+        return name, conf
+
+    return conf_of
+
+
+@pytest.fixture(scope="session")
 def arguments(folder_30s, token_list):
     """Parsed options of the task for a model."""
 
@@ -112,14 +126,11 @@ def arguments(folder_30s, token_list):
 
 
 @pytest.fixture(scope="session")
-def build(arguments, experts):
+def build(arguments, conf_of):
     """Builds a model of a kind by ESPnet's task; trained tensors are off zero."""
 
     def build(kind, langs=LANGS, seed=0, more=None, **conf):
-        name, defaults = KINDS[kind]
-        conf = {"languages": langs, **defaults, **conf}
-        if name in ("lora_mole", "lora_distill"):
-            conf = {"experts": experts, **conf}
+        name, conf = conf_of(kind, langs, **conf)
         torch.manual_seed(seed)
         args = arguments(model=name, model_conf=conf, **(more or {}))
         model = LoraExpertsTask.build_model(args)

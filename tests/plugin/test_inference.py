@@ -1,16 +1,18 @@
 """ESPnet's decoding with our models: scores, languages, tokens, packed models."""
 
 import itertools
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 import yaml
 from espnet2.bin.asr_inference import BatchBeamSearch, BeamSearch
-from espnet2.main_funcs.pack_funcs import pack
 
 from espnet_lora_experts.plugin.inference import Speech2Text
 from espnet_lora_experts.plugin.lm import WhisperLMTask
+from espnet_lora_experts.plugin.packing import as_lora, pack
 from espnet_lora_experts.plugin.preprocessor import encode_language
 from espnet_lora_experts.plugin.task import LoraExpertsTask
 from espnet_lora_experts.whisper.systems import decode
@@ -22,6 +24,7 @@ KINDS = {
     "one": ("lora_expert", {"languages": ["es"], "r": 2}),
     "experts": ("lora_expert", {"languages": LANGS, "r": 2}),
     "mole": ("lora_mole", {"languages": LANGS, "merged_layers": 1}),
+    "student": ("lora_distill", {"languages": LANGS, "r": 3}),
 }
 
 
@@ -31,7 +34,7 @@ def files(arguments, experts, shake, tmp_path_factory):
 
     def files(kind):
         model, conf = KINDS[kind]
-        conf = {**conf, "experts": experts} if kind == "mole" else conf
+        conf = {**conf, "experts": experts} if kind in ("mole", "student") else conf
         args = arguments(model=model, model_conf=conf)
         torch.manual_seed(0)
         built = LoraExpertsTask.build_model(args)
@@ -181,17 +184,43 @@ def test_there_is_no_ctc(load, caplog):
     assert speech2text.beam_search.weights["decoder"] == 1.0
 
 
-def test_a_packed_model_decodes_elsewhere(files, speech, tmp_path, monkeypatch):
-    named = files("one")
+@pytest.mark.parametrize("kind", ["one", "mole", "student"])
+def test_a_packed_model_decodes_elsewhere(
+    files, experts, speech, tmp_path, monkeypatch, kind
+):
+    """Of a MoLE with its experts, of a student without them."""
+    named = files(kind)
     config, model = named["asr_train_config"], named["asr_model_file"]
     monkeypatch.chdir(config.parent)
     packed = tmp_path / "model.zip"
     pack({"asr_model_file": model}, {"asr_train_config": config}, packed)
+    assert {path.name for path in config.parent.iterdir()} == {config.name, model.name}
     before = Speech2Text(**named, beam_size=2)(speech)
     config.unlink(), model.unlink()
     monkeypatch.chdir(tmp_path)
-    after = Speech2Text.from_pretrained(packed, beam_size=2)(speech)
+    with hidden(experts):
+        after = Speech2Text.from_pretrained(packed, beam_size=2)(speech)
     assert ids_and_scores(after) == ids_and_scores(before)
+
+
+@contextmanager
+def hidden(experts):
+    """Without the experts' folders."""
+    away = {Path(path): Path(f"{path}.away") for path in experts.values()}
+    for path, other in away.items():
+        path.rename(other)
+    try:
+        yield
+    finally:
+        for path, other in away.items():
+            other.rename(path)
+
+
+def test_a_student_is_packed_as_the_lora_that_it_became():
+    conf = {"languages": ["es"], "experts": {"es": "x"}, "alpha": 2, "lsm_weight": 0.1}
+    lora = as_lora(conf)
+    assert lora["r"] == 64 and lora["lsm_weight"] == 0.1
+    assert lora["expert"] == "student" and not {"experts", "alpha"} & set(lora)
 
 
 def test_a_missing_zip_is_named():

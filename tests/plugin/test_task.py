@@ -172,7 +172,7 @@ def test_texts_beyond_the_decoders_positions_are_left_out(
     data += [(str(corpus.path / "utt2lang"), "lang", "text")]
     with caplog.at_level("WARNING"):
         left = factory(train=False, data_path_and_name_and_type=data).sampler
-    assert left.quota == {"es": 3, "ja": 1, "ru": 1} and "a1" not in left.cost
+    assert left.quota == {"es": 3, "ja": 1, "ru": 1} and "a1" not in left.utts
     assert "1 utterance(s) have more tokens than the decoder's 32" in caplog.text
     assert "left out: a1 ..." in caplog.text
 

@@ -1,11 +1,14 @@
 """ESPnet's trainer on real files: resume, ranks, accumulation, export."""
 
 import argparse
+import itertools
 import json
 import logging
 import math
 import multiprocessing
+import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.reporter import Reporter
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import WhisperForConditionalGeneration
 
 from espnet_lora_experts.bin import train
@@ -182,47 +186,150 @@ def base_params(name):
     return sum(p.numel() for p in whisper.parameters())
 
 
-def one_thread(cmd):
+RANKED = {  # kind of model: options that make a difference between ranks
+    "experts": {"unused_parameters": True},  # as in its YAML
+    "one_expert": {},
+    "multi": {},
+    "mole": {},
+    "distill": {},
+    "logits_only": {},
+    "full": {},
+    "accumulated": {"unused_parameters": True, "accum_grad": 2},
+}
+KIND = {"one_expert": "experts", "accumulated": "experts"}
+
+
+@pytest.fixture(scope="module")
+def ranked(command, conf_of):
+    """The command line of a training whose ranks can be compared."""
+
+    def ranked(output_dir, case, **options):
+        langs = ["es"] if case == "one_expert" else LANGS
+        name, conf = conf_of(KIND.get(case, case), langs)
+        options = {
+            "model": name,
+            "model_conf": conf,
+            "optim": "sgd",  # Adam's first steps blow rounding up to the learning rate
+            "optim_conf": {"lr": 0.1},
+            "sampler_conf": {
+                "weights": "proportional"
+            },  # batches of three: two and one
+            "best_model_criterion": [["valid", "loss", "min"]],
+            **RANKED[case],
+            **options,
+        }
+        return command(output_dir, **options)
+
+    return ranked
+
+
+def one_thread(cmd, heard, dies_in_epoch=None):
+    """A rank's process; what stops it is written down."""
     torch.set_num_threads(1)
-    train.main(cmd)
+    if dies_in_epoch:
+        die_in(dies_in_epoch)
+    try:
+        train.main(cmd)
+    except Exception as error:
+        heard.write_text(f"{type(error).__name__}: {error}")
+        raise
 
 
-def test_two_ranks_equal_one(command, tmp_path):
-    """The same batches, halved between two processes; one may lack a language."""
-    options = {
-        "optim": "sgd",  # Adam's first steps blow rounding up to the learning rate
-        "optim_conf": {"lr": 0.3},
-        "sampler_conf": {"weights": "proportional"},  # batches of three: two and one
-        "unused_parameters": True,
-        "max_epoch": 1,
-    }
-    train.main(command(tmp_path / "one", **options))
-    ranks = []
-    for rank in "01":
-        cmd = command(tmp_path / "two", **options)
-        cmd += ["--dist_backend", "gloo", "--multiprocessing_distributed", "false"]
-        cmd += ["--dist_init_method", f"file://{tmp_path / 'meet'}"]
-        cmd += ["--dist_world_size", "2", "--dist_rank", rank]
-        # a fork has all imports already; a second process would need 10 s for them
-        ranks.append(
-            multiprocessing.get_context("fork").Process(target=one_thread, args=(cmd,))
-        )
-        ranks[-1].start()
-    for rank in ranks:
-        rank.join(timeout=60)
-        rank.kill()
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+def die_in(epoch):
+    """Kills this process before the first step of an epoch, which has two."""
+    steps = itertools.count()
+
+    def kill(*_):
+        if next(steps) == 2 * (epoch - 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    register_optimizer_step_pre_hook(kill)
+
+
+@pytest.fixture
+def two_ranks(tmp_path):
+    """Trains with two gloo processes, one thread each; gives their exit codes."""
+
+    def two_ranks(cmd, dies_in_epoch=None):
+        processes = []
+        meet = tmp_path / f"meet{len([*tmp_path.glob('meet*')])}"
+        for rank in range(2):
+            own = ["--dist_backend", "gloo", "--multiprocessing_distributed", "false"]
+            own += ["--dist_init_method", f"file://{meet}"]
+            own += ["--dist_world_size", "2", "--dist_rank", str(rank)]
+            dies = dies_in_epoch if rank else None
+            # a fork has all imports already; a second process would need 10 s for them
+            process = multiprocessing.get_context("fork").Process(
+                target=one_thread, args=([*cmd, *own], tmp_path / f"heard{rank}", dies)
+            )
+            process.start()
+            processes.append(process)
+        for process in processes:
+            process.join(timeout=600)  # a busy machine is no error
+            process.kill()
+            process.join()
+        return [process.exitcode for process in processes]
+
+    return two_ranks
+
+
+def losses(exp):
+    """The reporter's means of each epoch."""
+    epochs = states(exp)["reporter"]["stats"]
+    return [
+        {k: v for k, v in epochs[i][part].items() if k.startswith(("loss", "acc"))}
+        for i in sorted(epochs)
+        for part in ("train", "valid")
+    ]
+
+
+@pytest.mark.parametrize("case", RANKED)
+def test_two_ranks_equal_one(ranked, two_ranks, tmp_path, case):
+    """The same batches, halved between two processes; one may lack a language.
+
+    The second epoch's losses are those of both ranks' weights after the first.
+    """
+    train.main(ranked(tmp_path / "one", case))
+    assert two_ranks(ranked(tmp_path / "two", case)) == [0, 0]
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 4 and abs(one[0]["loss"] - one[2]["loss"]) > 1e-3
+    for ours, theirs in zip(two, one, strict=True):
+        for name in ("loss", "loss_asr", "loss_kd", "loss_lid", "loss_js", "acc"):
+            if name in theirs:
+                assert ours[name] == pytest.approx(theirs[name], abs=1e-5, rel=1e-5)
+        assert all(map(math.isfinite, ours.values()))  # where a rank lacks a language
     one, two = (states(tmp_path / n)["model"] for n in ("one", "two"))
-    moved = 0.0
     for name, value in one.items():
-        if name != HASH_KEY:
-            torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5)
-            moved += float(value.abs().sum()) if "lora_B" in name else 0
-    assert moved > 1  # B starts at zero
-    reporter = states(tmp_path / "two")["reporter"]["stats"][1]
-    for part in ("train", "valid"):  # also where a rank lacks the language
-        assert all(math.isfinite(reporter[part][f"loss_{code}"]) for code in LANGS)
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5)
     assert (tmp_path / "two/system.json").exists()
+
+
+def test_two_ranks_of_which_one_is_killed_stop_and_resume(ranked, two_ranks, tmp_path):
+    """The other rank ends at once, says why, and a rerun finishes the same training."""
+    train.main(ranked(tmp_path / "one", "experts", max_epoch=3))
+    cmd = ranked(tmp_path / "two", "experts", max_epoch=3, resume=True)
+    assert two_ranks(cmd, dies_in_epoch=2) == [1, -signal.SIGKILL]
+    heard = (tmp_path / "heard0").read_text()
+    assert heard.startswith("ConnectionError: all processes of a training must run to")
+    assert "run the same command again: it resumes after the last" in heard
+    assert not (tmp_path / "two/system.json").exists()
+    assert len(losses(tmp_path / "two")) == 2  # of the first epoch
+    assert two_ranks(cmd) == [0, 0]
+    one, two = (states(tmp_path / n)["model"] for n in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-5)
+    assert (tmp_path / "two/system.json").exists()
+
+
+def test_half_a_checkpoint_gives_way_to_the_one_before(trained, command, tmp_path):
+    """What a process leaves that is killed while it writes."""
+    shutil.copytree(trained, tmp_path / "exp", symlinks=True)
+    whole = (tmp_path / "exp/checkpoint.pth").read_bytes()
+    (tmp_path / "exp/checkpoint.pth").write_bytes(whole[:2000])
+    train.main(command(tmp_path / "exp", resume=True))
+    ours, theirs = states(tmp_path / "exp"), states(trained)
+    for name, value in theirs["model"].items():
+        assert torch.equal(ours["model"][name], value), name
 
 
 @pytest.fixture

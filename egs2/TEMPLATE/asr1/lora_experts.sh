@@ -28,14 +28,17 @@ Stages
 General
   --stage 1 --stop_stage 13 --skip_stages ""   which stages run
   --skip_done false      leave out what is finished and has the same options and inputs
-  --ngpu 0               GPUs for training and decoding
+  --ngpu 0               GPUs of each machine for training (several: DDP) and for decoding
+  --num_nodes 1          machines for each training, with cmd_backend=slurm or sge (see cmd.sh)
+  --torchrun ""          train by torchrun with these options, as in "--nproc_per_node 2", on CPUs too
   --inference_nj 1       decoding jobs
   --expdir exp  --dumpdir dump    where models and results, and formatted data go
   --quick false          a few steps on a few clips: tests that everything runs
 Data
   --langs "es fr ro ru"  target languages: Whisper's codes
   --train_set train --valid_set dev --test_sets test    data dirs: wav.scp text utt2lang utt2spk
-                         (your own: put them under data/ and start with --stage 2)
+                         (your own: put them under data/ and start with --stage 2; dump/raw/<set> of ESPnet's
+                         asr.sh, of wav, flac or ark: start with --stage 3)
   --local_data_opts ""   for local/data.sh
   --download_dir ""      where local/data.sh and the backbone look for packages and keep them
   --min_wav_duration 0.1  --max_wav_duration 30   seconds; other utterances are left out and counted
@@ -48,16 +51,20 @@ Models
   --multi_config, --full_config, --mole_config, --distill_config, *_args: ESPnet's options
   --train_args ""        for every training; a model's own *_args win
   --joint_experts true   train all experts side by side in one job; false: one job each
+  --nj_experts 0         of these jobs, most at once; 0: one here, all of them on a cluster
+  --train_multi true     the pooled LoRA
   --train_full false     full fine-tuning too
   --train_kd_logits_only false            distillation without the layers' terms too
-  --tag ""               what stages 6 to 8 train is named with it, exp/mole_TAG: other options beside
+  --tag ""               what stages 5 to 8 train is named with it, exp/mole_TAG: other options beside
                          the first; see ./sweep.sh --help
+  --experts mono         the experts in exp that stages 7 and 8 start from
 Results
   --systems ""           default: all that were trained
   --cross_experts true   decode every language with every expert too
   --inference_config conf/decode_greedy.yaml  --inference_args ""    for bin/decode
   --score_case lower  --score_punctuation remove    of the scored texts; or keep
   --padded ""            systems to decode with their clips padded to 30 s too, as NAME@30s
+  --baseline multi       the systems that p-values compare with; tables show the first
   --results_dir exp  --results_md exp/RESULTS.md    where results.json and the tables go
   --report_args ""       for bin/report
 Elsewhere
@@ -72,6 +79,8 @@ stop_stage=13
 skip_stages=""
 skip_done=false
 ngpu=0
+num_nodes=1
+torchrun=""
 inference_nj=1
 expdir=exp
 dumpdir=dump
@@ -103,9 +112,12 @@ mole_args=""
 distill_args=""
 train_args=""
 joint_experts=true
+nj_experts=0
+train_multi=true
 train_full=false
 train_kd_logits_only=false
 tag=""
+experts=mono
 # Results
 systems=""
 cross_experts=true
@@ -114,6 +126,7 @@ inference_args=""
 score_case=lower
 score_punctuation=remove
 padded=""
+baseline=multi
 results_dir=""
 results_md=""
 report_args=""
@@ -134,6 +147,10 @@ suffix=${tag:+_${tag}}
 results_dir=${results_dir:-${expdir}}
 results_md=${results_md:-${results_dir}/RESULTS.md}
 read -r -a lang_list <<<"${langs}"
+if [ "${num_nodes}" -gt 1 ] && [[ ${cmd_backend:-local} =~ ^(local|run|ssh)$ ]]; then
+    log "--num_nodes ${num_nodes} must go through a cluster, cmd_backend=slurm or sge, but it is ${cmd_backend:-local}"
+    exit 2
+fi
 if ${quick}; then
     train_args="--num_iters_per_epoch 4 --max_epoch 1 --batch_bins 320000 ${train_args}"
     inference_args="--max_tokens 40 ${inference_args}"
@@ -148,17 +165,15 @@ runs() {
     log "stage $1 ($((SECONDS - stage_begins)) s): $2"
 }
 
-# ["es","no"] for ESPnet's options; without the quotes YAML reads no as false.
-listed() {
-    local codes
-    codes=$(printf '"%s",' "$@")
-    echo "[${codes%,}]"
-}
+# ["es", "no", ] for ESPnet's options; without the quotes YAML reads no as false, and without a space
+# slurm.pl and queue.pl take the quotes away.
+listed() { echo "[$(printf '"%s", ' "$@")]"; }
 
 # data_opts train|valid SET: ESPnet's options for one data dir.
 data_opts() {
-    local dir=${raw}/$2
-    echo "--$1_data_path_and_name_and_type ${dir}/wav.scp,speech,sound" \
+    local dir=${raw}/$2 type=sound
+    ! head -n 1 "${dir}/wav.scp" 2>/dev/null | grep -qE '\.ark:[0-9]+$' || type=kaldi_ark # ESPnet's own dumps
+    echo "--$1_data_path_and_name_and_type ${dir}/wav.scp,speech,${type}" \
         "--$1_data_path_and_name_and_type ${dir}/text,text,text" \
         "--$1_data_path_and_name_and_type ${dir}/utt2lang,lang,text"
 }
@@ -166,6 +181,29 @@ data_opts() {
 # same_run COMMAND: a training's command without what may change when it is resumed.
 same_run() {
     sed -E 's/ --(max_epoch|ngpu|num_workers|log_interval|patience) [^ ]+//g' <<<"$1"
+}
+
+# launch LOG ARGS...: Python on one device; on several by ESPnet's launcher, or by torchrun.
+launch() {
+    local log=$1 ranks=(--multiprocessing_distributed false)
+    shift
+    # shellcheck disable=SC2086  # these may be several words
+    if [ -n "${torchrun}" ]; then
+        [ "${ngpu}" = 0 ] && ranks+=(--dist_backend gloo) || ranks+=(--ngpu 1)
+        ${train_cmd} --gpu "${ngpu}" "${log}" "${python}" -m torch.distributed.run ${torchrun} "$@" "${ranks[@]}"
+    elif [ "${ngpu}" -gt 1 ] || [ "${num_nodes}" -gt 1 ]; then
+        "${python}" -m espnet2.bin.launch --cmd "${train_cmd}" --log "${log}" --ngpu "${ngpu}" \
+            --num_nodes "${num_nodes}" --init_file_prefix "$(dirname "${log}")/.dist_init_" \
+            --multiprocessing_distributed true -- "${python}" "$@"
+    else
+        ${train_cmd} --gpu "${ngpu}" "${log}" "${python}" "$@"
+    fi
+}
+
+# trained_experts: what was trained, and with which options, to give the experts of stages 7 and 8.
+trained_experts() {
+    local each=("${lang_list[@]/#/${expdir}/${experts}_}")
+    cat "${expdir}/${experts}/.done" "${each[@]/%//.done}" 2>/dev/null
 }
 
 # train NAME CONFIG ARGS...: trains exp/NAME, resumes it, or leaves it when it is finished. What was
@@ -180,13 +218,12 @@ train() {
         --train_shape_file "${stats_dir}/train/speech_shape"
         --valid_shape_file "${stats_dir}/valid/speech_shape"
     )
-    [ "${ngpu}" -le 1 ] || cmd+=(--multiprocessing_distributed true)
     # shellcheck disable=SC2206,SC2207  # these words are split on purpose
     cmd+=($(data_opts train "${train_set}") $(data_opts valid "${valid_set}") ${train_args} "$@")
     inputs=$({
         sed 's/ *#.*//; /^max_epoch:/d' "${config}"
         cat "${raw}/${train_set}"/{utt2num_samples,text,utt2lang}
-        [[ ${dir} == */mono* ]] || cat "${expdir}"/mono*/.done 2>/dev/null || true
+        [[ ${dir} == */mono* ]] || trained_experts || true
     } | sha256sum)
     wanted="${inputs%% *} $(sed -nE 's/^max_epoch: *([0-9]+).*/--max_epoch \1/p' "${config}") ${cmd[*]}"
     if ${skip_done} && [ "$(cat "${dir}/.done" 2>/dev/null)" = "${wanted}" ]; then
@@ -203,16 +240,47 @@ train() {
     mkdir -p "${dir}"
     rm -f "${dir}/.done"
     echo "${wanted}" >"${dir}/.begun"
-    # shellcheck disable=SC2086  # train_cmd may have options
-    ${train_cmd} --gpu "${ngpu}" "${dir}/train.log" "${python}" "${cmd[@]}"
+    launch "${dir}/train.log" "${cmd[@]}"
     echo "${wanted}" >"${dir}/.done"
     log "${dir}: $(grep -o 'trainable parameters: .*' "${dir}/train.log" | tail -n 1);" \
         "$(grep -oE '[0-9]*epoch results: .*' "${dir}/train.log" | tail -n 1 | grep -oE '^[0-9]*epoch|\[valid\] .*' | tr '\n' ' ' | cut -c1-90)"
 }
 
-# experts_conf: the experts of exp/mono as ESPnet's option {"es": folder, ...}.
+# experts_apart: a training for each language, some at once; when one fails the others go on.
+experts_apart() {
+    local lang failed="" most=${nj_experts}
+    local -A pids=()
+    if [ "${most}" = 0 ]; then
+        [ "${cmd_backend:-local}" = local ] && most=1 || most=${#lang_list[@]}
+    fi
+    set -m # each job is a process group, which ends as a whole
+    trap 'kill -- "${pids[@]/#/-}" 2>/dev/null; exit 130' INT TERM
+    for lang in "${lang_list[@]}"; do
+        while [ "$(jobs -rp | wc -l)" -ge "${most}" ]; do
+            wait -n || true
+        done
+        (
+            [ "${cmd_backend:-local}" != local ] || OMP_NUM_THREADS=$(((OMP_NUM_THREADS + most - 1) / most))
+            # shellcheck disable=SC2086
+            train "mono${suffix}_${lang}" "${expert_config}" --model_conf "languages=$(listed "${lang}")" ${expert_args}
+        ) </dev/null &
+        pids[${lang}]=$!
+    done
+    for lang in "${lang_list[@]}"; do
+        wait "${pids[${lang}]}" || failed+=" ${lang}"
+    done
+    trap - INT TERM
+    set +m
+    if [ -n "${failed}" ]; then
+        log "failed:${failed} (${expdir}/mono${suffix}_LANG/train.log); the other experts are trained. Run this again with" \
+            "--skip_done true: only the missing ones are trained, from the last epoch that they finished"
+        exit 1
+    fi
+}
+
+# experts_conf: the experts of exp/${experts} as ESPnet's option {"es": folder, ...}.
 experts_conf() {
-    "${python}" - "${expdir}/mono" <<'END'
+    "${python}" - "${expdir}/${experts}" <<'END'
 import json, sys
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper.description import read_description
@@ -253,15 +321,14 @@ if runs 3 "backbone: ${backbone}"; then
 fi
 
 if runs 4 "statistics"; then
-    "${python}" -m espnet_lora_experts.bin.format_data --check_dirs "${raw}/${train_set} ${raw}/${valid_set}"
-    # shellcheck disable=SC2046,SC2086
-    ${train_cmd} "${stats_dir}/stats.log" "${python}" -m espnet_lora_experts.bin.train \
-        --collect_stats true --config "${multi_config}" --backbone "${backbone}" --ngpu 0 \
-        --model_conf "languages=$(listed "${lang_list[@]}")" --model_conf extract_feats_in_collect_stats=false \
-        --token_list "${token_list}" --use_preprocessor true --output_dir "${stats_dir}" \
-        $(data_opts train "${train_set}") $(data_opts valid "${valid_set}") \
-        --train_shape_file "${raw}/${train_set}/utt2num_samples" \
-        --valid_shape_file "${raw}/${valid_set}/utt2num_samples"
+    dirs="${raw}/${train_set} ${raw}/${valid_set}"
+    for set in ${test_sets}; do
+        [ ! -d "${raw}/${set}" ] || dirs+=" ${raw}/${set}"
+    done
+    "${python}" -m espnet_lora_experts.bin.format_data --check_dirs "${dirs}" --langs "${langs}"
+    mkdir -p "${stats_dir}"/{train,valid}
+    cp "${raw}/${train_set}/utt2num_samples" "${stats_dir}/train/speech_shape"
+    cp "${raw}/${valid_set}/utt2num_samples" "${stats_dir}/valid/speech_shape"
     log "$(wc -l <"${stats_dir}/train/speech_shape") training and" \
         "$(wc -l <"${stats_dir}/valid/speech_shape") validation utterances"
 fi
@@ -270,22 +337,21 @@ if runs 5 "language experts: ${langs}"; then
     parts=""
     if ${joint_experts}; then
         # shellcheck disable=SC2086
-        train mono "${expert_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${expert_args}
-        parts=${expdir}/mono
+        train "mono${suffix}" "${expert_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${expert_args}
+        parts=${expdir}/mono${suffix}
     else
-        for lang in "${lang_list[@]}"; do
-            # shellcheck disable=SC2086
-            train "mono_${lang}" "${expert_config}" --model_conf "languages=[${lang}]" ${expert_args}
-            parts+=" ${expdir}/mono_${lang}"
-        done
+        experts_apart
+        parts=$(printf "${expdir}/mono${suffix}_%s " "${lang_list[@]}")
     fi
-    "${python}" -m espnet_lora_experts.bin.combine --inputs "${parts}" --output "${expdir}/mono" \
-        --two_pass "${expdir}/two_pass"
+    "${python}" -m espnet_lora_experts.bin.combine --inputs "${parts}" --output "${expdir}/mono${suffix}" \
+        --two_pass "${expdir}/two_pass${suffix}"
 fi
 
 if runs 6 "baselines: pooled LoRA$(${train_full} && echo ', full fine-tuning' || true)"; then
-    # shellcheck disable=SC2086
-    train "multi${suffix}" "${multi_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${multi_args}
+    if ${train_multi}; then
+        # shellcheck disable=SC2086
+        train "multi${suffix}" "${multi_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${multi_args}
+    fi
     if ${train_full}; then
         # shellcheck disable=SC2086
         train "full${suffix}" "${full_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${full_args}
@@ -293,26 +359,26 @@ if runs 6 "baselines: pooled LoRA$(${train_full} && echo ', full fine-tuning' ||
 fi
 
 if runs 7 "fusion: LoRA MoLE"; then
-    experts=$(experts_conf)
+    teachers=$(experts_conf)
     # shellcheck disable=SC2086
     train "mole${suffix}" "${mole_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-        --model_conf "experts=${experts}" ${mole_args}
+        --model_conf "experts=${teachers}" ${mole_args}
 fi
 
 if runs 8 "knowledge distillation"; then
-    experts=$(experts_conf)
+    teachers=$(experts_conf)
     # shellcheck disable=SC2086
     train "kd${suffix}" "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-        --model_conf "experts=${experts}" ${distill_args}
+        --model_conf "experts=${teachers}" ${distill_args}
     if ${train_kd_logits_only}; then
         # shellcheck disable=SC2086
         train "kd_logits_only${suffix}" "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-            --model_conf "experts=${experts}" --model_conf logits_only=true ${distill_args}
+            --model_conf "experts=${teachers}" --model_conf logits_only=true ${distill_args}
     fi
 fi
 
 if [ -z "${systems}" ]; then
-    for name in vanilla mono two_pass {multi,mole,kd,kd_logits_only,full}{,"${suffix}"}; do
+    for name in vanilla {mono,two_pass,multi,mole,kd,kd_logits_only,full}{,"${suffix}"}; do
         if [ -f "${expdir}/${name}/system.json" ] && [[ " ${systems} " != *" ${name} "* ]]; then
             systems+=" ${name}"
         fi
@@ -339,7 +405,7 @@ fi
 
 if runs 10 "score"; then
     "${python}" -m espnet_lora_experts.bin.score --expdir "${expdir}" --test_sets "${test_sets}" \
-        --data_root "${raw}" --systems "${systems}" --baseline multi --output "${results_dir}" \
+        --data_root "${raw}" --systems "${systems}" --baseline "${baseline}" --output "${results_dir}" \
         --score_case "${score_case}" --score_punctuation "${score_punctuation}" --whisper_spellings "${backbone}" \
         --results_md "${results_md}" --command "${command}" --about "backbone=${backbone} text_policy=${text_policy}"
     if command -v sclite >/dev/null; then

@@ -29,6 +29,8 @@ export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-4000}
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4294967296}
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
+# Of several processes that srun started, one that fails ends the others.
+export SLURM_KILL_BAD_EXIT=1
 export PYTHONIOENCODING=UTF-8
 export TOKENIZERS_PARALLELISM=false
 # Silence what ESPnet's dependencies warn about at import.

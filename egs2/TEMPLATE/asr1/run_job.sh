@@ -27,8 +27,8 @@ latest() {
     local line left
     line=$(tr '\r' '\n' <"$1" | grep -E 'batch:|epoch results|it/s|s/it' | tail -n 1 |
         sed -E 's/^\[[^]]*\] [0-9-]* ([0-9:]*),[0-9]* \([^)]*\) INFO: /\1 /; s/iter_time[^,]*, //' | cut -c1-110)
-    left=$(grep -oE 'Estimated time to finish: .*' "$1" | tail -n 1) # ESPnet's, once an epoch
-    echo "${line}${left:+ (when this epoch began:${left#*finish:} to go)}"
+    left=$(grep -oE 'Estimated time to finish: .*' "$1" | tail -n 1)
+    echo "${line}${left:+ (${left#*finish: } to go)}"
 }
 
 pids=() logs=()

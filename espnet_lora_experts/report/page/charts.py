@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from espnet_lora_experts.report.page.parts import MODES, colour, symbol
+from espnet_lora_experts.report.page.parts import colour, symbol
+from espnet_lora_experts.whisper.languages import MODES
 
 SEQUENTIAL = [[0, "var(--heat0)"], [1, "var(--heat1)"]]
 DIVERGING = [[0, "var(--div0)"], [0.5, "var(--div1)"], [1, "var(--div2)"]]

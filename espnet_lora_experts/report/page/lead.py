@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from espnet_lora_experts.report import errors, results
-from espnet_lora_experts.report.page.parts import MODES
+from espnet_lora_experts.whisper.languages import MODES
 
 CHANCE = 0.05
 """p from which on a difference may be chance."""

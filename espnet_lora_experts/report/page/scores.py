@@ -7,7 +7,6 @@ import numpy as np
 
 from espnet_lora_experts.report.page import charts
 from espnet_lora_experts.report.page.parts import (
-    MODES,
     Cell,
     Chart,
     Key,
@@ -24,6 +23,7 @@ from espnet_lora_experts.report.tables import (
     other_names,
 )
 from espnet_lora_experts.whisper import languages
+from espnet_lora_experts.whisper.languages import MODES
 
 MODE_KEYS = [
     Key({"circle": "●", "diamond-open": "◇"}[mark], colour(shade), MODES[mode])

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from espnet_lora_experts.report.collect import pool
-from espnet_lora_experts.report.decodes import MODES, TestSet
+from espnet_lora_experts.report.decodes import TestSet
 from espnet_lora_experts.report.results import Decoded
+from espnet_lora_experts.whisper.languages import MODES
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from espnet_lora_experts.whisper import languages
+from espnet_lora_experts.whisper.card import update_cards, write_exported
 from espnet_lora_experts.whisper.description import (
     DESCRIPTION,
     read_description,
@@ -27,6 +28,7 @@ from espnet_lora_experts.whisper.description import (
 from espnet_lora_experts.whisper.export import ct2, ggml, huggingface, places, routed
 from espnet_lora_experts.whisper.export.folded import Folded, fold
 from espnet_lora_experts.whisper.folder import TWO_PASS, VANILLA, load_system
+from espnet_lora_experts.whisper.source import find
 from espnet_lora_experts.whisper.systems import System
 
 HUGGINGFACE, CTRANSLATE2, GGML = FORMATS = ("huggingface", "ctranslate2", "ggml")
@@ -125,6 +127,7 @@ def export(
             _write_folded(temp, folded, options)
         if options.to != GGML:
             write_json(temp / places.MARK, facts)
+    _write_cards(out, folder, what, facts)
     logging.info(f"{folder} is in {out} as {options.to}")
     return facts
 
@@ -140,6 +143,14 @@ def _write_folded(temp: Path, folded: Folded, options: Options) -> None:
         ggml.write(temp, folded, DTYPES[options.weights])
     else:
         huggingface.write(temp, folded, DTYPES[options.weights])
+
+
+def _write_cards(out: Path, folder, what: Mapping[str, Any], facts) -> None:
+    """Once the export is in its place, which the cards name."""
+    if facts["type"] != FOLDED:
+        update_cards(out)
+    elif facts["format"] != GGML:
+        write_exported(out, find(folder).folder, what, facts)
 
 
 def _facts(options: Options, what: Mapping[str, Any], as_experts: bool):
@@ -181,8 +192,8 @@ def _check_experts(options: Options, as_experts: bool, kind: str, folder) -> Non
     """What cannot be asked of experts, and what only of them."""
     if as_experts and options.to != HUGGINGFACE:
         raise ValueError(
-            f"{folder} must be one Whisper to be exported to {options.to}, but is a "
-            f"{kind} with an expert for each language; give --lang for one of them, "
+            f"{folder} must be one Whisper to be exported to {options.to}, but is of "
+            f"type {kind}, an expert for each language; give --lang for one of them, "
             "distil it into one LoRA first (stage 8), or export the experts with --to "
             f"{HUGGINGFACE}"
         )

@@ -8,10 +8,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.export import huggingface
 from espnet_lora_experts.whisper.export.folded import Folded
 
-COPIED = ["tokenizer.json", huggingface.FEATURES]
+COPIED = ["tokenizer.json", hub.FEATURES]
 """What faster-whisper reads beside the model."""
 
 

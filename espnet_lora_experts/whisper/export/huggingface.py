@@ -9,10 +9,9 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from espnet_lora_experts.experts.store import write_tensors
-from espnet_lora_experts.whisper.convert_local import TOKENIZER
+from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.export.folded import Folded
 
-FEATURES = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
 
 
@@ -35,11 +34,9 @@ def write(folder: Path, folded: Folded, dtype: torch.dtype = torch.float32) -> N
 
 def write_texts(folder: Path, folded: Folded) -> None:
     """Writes the tokenizer and the feature extractor: the backbone's own, or new."""
-    for name in (FEATURES, *TOKENIZER):
-        if (folded.source / name).is_file():
-            (folder / name).write_bytes((folded.source / name).read_bytes())
+    hub.copy_texts(folded.source, folder)
     if not (folder / "tokenizer.json").is_file():
         folded.prompter.tokenizer.save_pretrained(folder)
-    if not (folder / FEATURES).is_file():
+    if not (folder / hub.FEATURES).is_file():
         mels = folded.config.num_mel_bins
         WhisperFeatureExtractor(feature_size=mels).save_pretrained(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,13 +37,7 @@ def write(
     facts = {key: value for key, value in what.items() if key not in own}
     save_system(folder, backbone, system, facts)
     if with_backbone:
-        _copy_backbone(hub.resolve(backbone.name), folder / BACKBONE)
+        (folder / BACKBONE).mkdir()
+        hub.copy_whisper(hub.resolve(backbone.name), folder / BACKBONE)
         named = {"name": BACKBONE, "sha256": backbone.sha256}
         write_description(folder, {**read_description(folder), "backbone": named})
-
-
-def _copy_backbone(source: Path, folder: Path) -> None:
-    folder.mkdir()
-    texts = [path for path in source.iterdir() if path.suffix in (".json", ".txt")]
-    for path in (*texts, *hub.weight_files(source)):
-        shutil.copyfile(path, folder / path.name)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from espnet_lora_experts.whisper.description import read_description, write_description
@@ -37,6 +38,34 @@ def test_every_format_is_written_where_asked(saved, tmp_path, to, file):
     export(saved / "full", tmp_path / "out", Options(to))
     assert (tmp_path / file).is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("to", "library", "load"),
+    [
+        ("huggingface", "transformers", 'model="mine")'),
+        ("ctranslate2", "ctranslate2", 'WhisperModel("mine").transcribe('),
+    ],
+)
+def test_a_folder_has_a_card_that_names_it(saved, tmp_path, to, library, load):
+    if to == "ctranslate2":
+        pytest.importorskip("ctranslate2")
+    export(saved / "mono", tmp_path / "mine", Options(to, lang="ru"))
+    card = ModelCard((tmp_path / "mine/README.md").read_text(encoding="utf-8"))
+    assert card.data.language == ["ru"]
+    assert card.data.library_name == library
+    assert card.data.base_model_relation == "finetune"
+    assert card.text.startswith("\n# mine\n") and load in card.text
+    assert "| languages | Russian (ru) |" in card.text and "peft" not in card.text
+
+
+@pytest.mark.parametrize("name", ["mono", "mole"])
+def test_cards_of_experts_name_the_place_they_are_in(saved, tmp_path, name):
+    export(saved / name, tmp_path / "mine", Options("huggingface"))
+    card = (tmp_path / "mine/README.md").read_text(encoding="utf-8")
+    assert 'Speech2Text.from_pretrained("mine"' in card
+    card = (tmp_path / "mine/experts/ru/README.md").read_text(encoding="utf-8")
+    assert "mine/experts/ru" in card
 
 
 def test_whisper_cpp_gets_the_floats_that_it_runs():

@@ -1,15 +1,14 @@
-"""Clips of recorded speech: screening, splitting and Kaldi-style folders."""
+"""Clips of recorded speech: screening and splitting."""
 
 import hashlib
-import os
-import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import soundfile
+from data_dir import draw
 
 SPLITS = ("train", "dev", "test")
 TEST_SHARE, DEV_SHARE = 0.15, 0.10  # of the groups, hence about that of the clips
@@ -35,16 +34,6 @@ def text_key(text: str) -> str:
     """Letters, digits and marks only, case folded: equal keys are equal sentences."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in folded if unicodedata.category(c)[0] in "LNM")
-
-
-def one_line(text: str) -> str:
-    """Text with every run of whitespace made one space, as Kaldi's files need."""
-    return " ".join(text.split())
-
-
-def slug(name: str) -> str:
-    """``name`` with everything but ASCII letters, digits and hyphens made ``_``."""
-    return re.sub(r"[^A-Za-z0-9-]+", "_", name)
 
 
 def digest(path: Path) -> str:
@@ -96,12 +85,6 @@ def fault(clip: Clip) -> str:
     return ""
 
 
-def draw(key: str, seed: int) -> float:
-    """A number in [0, 1) that depends on ``key`` and ``seed`` alone."""
-    bits = hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]
-    return int.from_bytes(bits, "big") / 2**64
-
-
 def split_of(group: str, seed: int = 0) -> str:
     """The split of a group: decided by its name, not by what else there is."""
     share = draw(group, seed)
@@ -125,37 +108,3 @@ def split(
         pool.sort(key=lambda clip: (draw("order:" + clip.group, seed), clip.utt))
         chosen[name] += pool[: limits.get(name)]
     return {name: sorted(pool, key=lambda c: c.utt) for name, pool in chosen.items()}
-
-
-def write_kaldi(folder: Path, clips: list[Clip]) -> None:
-    """Write wav.scp, text, utt2lang, utt2spk and spk2utt, sorted by key.
-
-    Raises:
-        ValueError: When two clips have one ``utt``.
-    """
-    repeated = [utt for utt, n in Counter(clip.utt for clip in clips).items() if n > 1]
-    if repeated:
-        raise ValueError(f"utterance ids must be unique, but got {repeated[:5]} twice")
-    speakers = defaultdict(list)
-    for clip in sorted(clips, key=lambda clip: clip.utt):
-        speakers[clip.speaker].append(clip.utt)
-    write_table(folder / "wav.scp", clips, lambda clip: str(clip.audio.resolve()))
-    write_table(folder / "text", clips, lambda clip: clip.text)
-    write_table(folder / "utt2lang", clips, lambda clip: clip.lang)
-    write_table(folder / "utt2spk", clips, lambda clip: clip.speaker)
-    lines = [f"{name} {' '.join(utts)}\n" for name, utts in sorted(speakers.items())]
-    write_whole(folder / "spk2utt", "".join(lines))
-
-
-def write_table(path: Path, clips: list[Clip], value: Callable[[Clip], str]) -> None:
-    """Write ``<utt> <value>`` lines."""
-    lines = sorted((clip.utt, value(clip)) for clip in clips)
-    write_whole(path, "".join(f"{utt} {text}\n" for utt, text in lines))
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Write a file so that it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(content, encoding="utf-8")
-    os.replace(scratch, path)

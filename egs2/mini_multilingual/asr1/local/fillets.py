@@ -12,7 +12,8 @@ the font tells who speaks; the audio is ``sound/<level>/<lang>/let-m-divna.ogg``
 import re
 from pathlib import Path
 
-from clips import Clip, digest, one_line, slug, text_key
+from clips import Clip, digest, text_key
+from data_dir import one_line, slug
 
 PACKAGE = "fillets-ng-data"  # scripts; the audio is in PACKAGE-<lang>
 LANGS = ("cs", "nl")

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import clips
+import data_dir
 import debs
 import fillets
 import tuxpaint
@@ -93,7 +94,7 @@ def main(cmd: list[str] | None = None) -> None:
     limits = {name: getattr(args, f"max_{name}") for name in clips.SPLITS}
     splits = clips.split(kept, limits, args.seed)
     for name, members in splits.items():
-        clips.write_kaldi(args.data_dir / name, members)
+        data_dir.write_kaldi(args.data_dir / name, members)
     print(table(splits, langs))
 
 

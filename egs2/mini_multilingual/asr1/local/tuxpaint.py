@@ -7,7 +7,8 @@
 import re
 from pathlib import Path
 
-from clips import Clip, digest, one_line, slug, text_key
+from clips import Clip, digest, text_key
+from data_dir import one_line, slug
 
 PACKAGE = "tuxpaint-stamps-default"
 LANGS = ("be", "bg", "ca", "da", "el", "es", "fr", "ro", "ru")
