@@ -52,7 +52,12 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
         ValueError: What :func:`check_tensors` refuses.
     """
     check_tensors(path)
-    return dict(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
+    try:
+        return dict(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
+    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{Path(path)} must be a whole file of torch.save, but got: {error}"
+        ) from error
 
 
 def check_tensors(path: str | os.PathLike) -> None:

@@ -11,17 +11,12 @@ input), or more than 2 GiB of memory. Inputs that do are kept in --keep, for a t
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
-import multiprocessing
-import os
 import sys
-import warnings
 from pathlib import Path
 
-from tests.fuzz.loop import Outcome, fuzz, limit_process
 from tests.fuzz.mutate import Case
 from tests.fuzz.parsers import MAKERS
+from tests.fuzz.worker import in_process
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -48,16 +43,15 @@ def main(cmd=None) -> int:
     print(row.format(*head.split()), flush=True)
     failed = False
     for name in args.parsers.split():
-        one = in_process(name, args)
+        one = in_process(name, args.runs, args.seed, args.seconds)
         counts = one.inputs, one.accepted, one.places, f"{one.seconds:.0f}", one.grown
-        print(
-            row.format(name, *counts, len(one.crashes), len(one.hangs)), flush=True
-        )
-        bad = [*one.crashes, *(("hang", case) for case in one.hangs)]
-        for number, reason in enumerate(sorted({reason for reason, _ in bad})[:20]):
-            case = min((c for r, c in bad if r == reason), key=lambda c: len(str(c)))
-            keep(case, args.keep / f"{name}.{number}")
-            print(f"    {args.keep / f'{name}.{number}'}: {reason}", flush=True)
+        print(row.format(name, *counts, len(one.crashes), len(one.hangs)), flush=True)
+        bad = [*one.crashes, *(("hang", "", case) for case in one.hangs)]
+        first = {reason: (text, case) for reason, text, case in reversed(bad)}
+        for number, (reason, (text, case)) in enumerate(first.items()):
+            folder = args.keep / f"{name}.{number}"
+            keep(case, folder)
+            print(f"    {folder}: {reason}: {' '.join(text.split())}", flush=True)
         failed = failed or bool(bad)
     return int(failed)
 
@@ -67,32 +61,6 @@ def keep(case: Case, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in case.items():
         (folder / name).write_bytes(content)
-
-
-def in_process(name: str, args: argparse.Namespace) -> Outcome:
-    """Fuzzes one parser in a process of its own, which may die."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(name, args, there))
-    process.start()
-    there.close()
-    try:
-        outcome = here.recv()
-    except EOFError:
-        outcome = Outcome(name)
-    process.join()
-    if process.exitcode:
-        outcome.crashes.append((f"the process ended with {process.exitcode}", {}))
-    return outcome
-
-
-def _work(name: str, args: argparse.Namespace, pipe) -> None:
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-    parser = MAKERS[name]()
-    limit_process()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        pipe.send(fuzz(parser, args.runs, args.seed, args.seconds))
 
 
 if __name__ == "__main__":

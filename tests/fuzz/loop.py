@@ -38,7 +38,7 @@ class Outcome:
     seconds: float = 0.0
     grown: int = 0
     """MiB that the process' largest memory grew by."""
-    crashes: list[tuple[str, Case]] = field(default_factory=list)
+    crashes: list[tuple[str, str, Case]] = field(default_factory=list)
     hangs: list[Case] = field(default_factory=list)
 
 
@@ -92,7 +92,7 @@ def _one(parser: Parser, case: Case, place: Path, outcome: Outcome) -> object:
     except Exception as error:
         reason = fault(error, place, parser)
         if reason:
-            outcome.crashes.append((reason, case))
+            outcome.crashes.append((reason, f"{error}"[:200], case))
         frames = traceback.extract_tb(error.__traceback__)
         return tuple((frame.filename, frame.lineno) for frame in frames)
     finally:
@@ -110,12 +110,12 @@ def write(case: Case, place: Path) -> None:
 
 def fault(error: Exception, place: Path, parser: Parser) -> str:
     """What is wrong with an error; "" when it is as it should be."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
     if not isinstance(error, ValueError | FileNotFoundError):
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(last.filename).name}:{last.lineno}"
-        return f"{type(error).__name__} at {where}: {error}"[:300]
+        return where
     if parser.named and str(place) not in str(error):
-        return f"{type(error).__name__} names no file: {error}"[:300]
+        return f"{where} names no file"
     return ""
 
 
