@@ -7,7 +7,7 @@ may be empty), ``lang`` (language-agnostic only) and ``decode.json``.
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from espnet_lora_experts.report.kaldi import read_table
@@ -90,6 +90,16 @@ def read_test_set(folder: Path, normalize: Normalizer = normalize) -> TestSet:
         speakers=[speakers.get(utt, utt) for utt in utts],
         normalize=normalize,
     )
+
+
+def of_languages(test_set: TestSet, langs: Sequence[str]) -> TestSet:
+    """The references of some languages."""
+    rows = [i for i, lang in enumerate(test_set.langs) if lang in langs]
+    columns = {
+        name: [getattr(test_set, name)[i] for i in rows]
+        for name in ("utts", "langs", "texts", "speakers")
+    }
+    return replace(test_set, **columns)
 
 
 def read_decode(folder: Path, test_set: TestSet, agnostic: bool) -> Decode:
