@@ -8,6 +8,7 @@ import yaml
 from espnet_lora_experts.bin import cli, decode
 from espnet_lora_experts.experts.store import save_expert
 from espnet_lora_experts.plugin.task import LoraExpertsTask
+from espnet_lora_experts.report.sweeps import read_sweep
 from espnet_lora_experts.whisper.backbone import Backbone
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,6 +17,8 @@ YAMLS = sorted({path.resolve() for p in PATTERNS for path in ROOT.glob(p)})
 TRAIN = [path for path in YAMLS if path.name.startswith("train")]
 SWEEPS = sorted(ROOT.glob("conf/sweeps/*.txt"))
 SYSTEMS = {"multi": "train_multi", "mole": "train_mole", "kd": "train_distill"}
+SYSTEMS["mono"] = "train_expert"
+KNOWN = {*SYSTEMS, "two_pass"}
 DECODE = [path for path in YAMLS if path.name.startswith("decode")]
 LANGS = ["es", "ru"]
 
@@ -71,19 +74,30 @@ def test_every_key_says_its_effect(path):
 
 @pytest.mark.parametrize("path", SWEEPS, ids=names(SWEEPS))
 def test_every_line_of_a_sweep_builds_another_model(path, options):
-    """Of a tag of its own, with options that differ from the YAML's."""
+    """Of a tag of its own, with other options than the YAML or other experts."""
     cmd, experts = options
-    rows = [x.split() for x in path.read_text("utf-8").splitlines() if x[:1] != "#"]
-    assert rows and len({(system, tag) for system, tag, *_ in rows}) == len(rows)
-    for system, _, *changes in rows:
+    text = path.read_text("utf-8")
+    lines = [line.partition("#")[0].split() for line in text.splitlines()]
+    rows = [row for row in lines if len(row) > 1]
+    assert len({(system, tag) for system, tag, *_ in rows}) == len(rows)
+    assert all(row[0].partition("@")[0] in KNOWN for row in lines if len(row) == 1)
+    for system, tag, *changes in rows:
         base = ["--config", str(ROOT / f"conf/{SYSTEMS[system]}.yaml"), *cmd]
         parse = LoraExpertsTask.get_parser().parse_args
         args = parse([*base, *changes])
-        assert changes and vars(args) != vars(parse(base))
-        args.model_conf["experts"] = experts
+        own_experts = ["mono", tag] in [row[:2] for row in rows]
+        assert vars(args) != vars(parse(base)) if changes else own_experts
+        if system in ("mole", "kd"):
+            args.model_conf["experts"] = experts
         model = LoraExpertsTask.build_model(args)
         assert model.trained_params > 0
         assert LoraExpertsTask.build_optimizers(args, model)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=names(SWEEPS))
+def test_every_sweep_says_what_it_varies(path):
+    sweep = read_sweep(path.read_text("utf-8"))
+    assert len(sweep.title) > 20 and sweep.what and all(sweep.what.values())
 
 
 @pytest.mark.parametrize("path", DECODE, ids=names(DECODE))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from espnet_lora_experts.bin import cli
-from espnet_lora_experts.whisper.card import update_cards
 from espnet_lora_experts.whisper.description import (
     read_description,
     write_description,
@@ -38,6 +37,8 @@ def main(cmd=None) -> None:
     if folders != [args.output]:
         what = combine({folder: read_description(folder) for folder in folders}, args)
         write_description(args.output, what)
+        from espnet_lora_experts.whisper.card import update_cards  # seconds
+
         update_cards(args.output)
     if args.two_pass:
         write_description(args.two_pass, {**what, "type": "two_pass", "experts": {}})

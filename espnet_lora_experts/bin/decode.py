@@ -6,20 +6,21 @@
 Writes ``output.<job>/1best_recog/{text,token,score,lang}`` as ``asr_inference`` does in
 ``exp/<system>/decode_<mode>/<set>/``, and merges the jobs into that folder.
 Known systems: ``vanilla`` (padded to 30 s), ``two_pass`` (vanilla finds the language,
-then the experts of ``mono``), any folder of ``--expdir`` with a ``system.json``, and
-``NAME@30s``: the system NAME with its clips padded to 30 s. A clip for which a system
-finds the language that it is told in the other mode is decoded once.
+then the experts of ``mono``), and any folder of ``--expdir`` with a ``system.json``. A
+system is decoded in another way as ``NAME@30s``: its clips padded to 30 s;
+``NAME@top2``: a MoLE's two most probable experts; ``two_pass@NAME``: the system NAME
+finds the language, then the experts. Experts of a tag, ``mono_TAG``, have their
+``two_pass_TAG``. A clip for which a system finds the language that it is told in the
+other mode is decoded once.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -27,32 +28,26 @@ import torch
 from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
+from espnet_lora_experts.bin.tasks import (
+    CROSS,
+    OPTIONS,
+    PADDED,
+    Task,
+    describe_way,
+    is_done,
+    modes_of,
+    signature,
+)
 from espnet_lora_experts.inference import Result, Speech2Text
 from espnet_lora_experts.inference.memory import Memory
 from espnet_lora_experts.report import decodes
 from espnet_lora_experts.report.kaldi import read_table, write_table
 from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.decoding import DecodeOptions
-from espnet_lora_experts.whisper.description import (
-    DESCRIPTION,
-    read_description,
-    write_description,
-    write_json,
-)
+from espnet_lora_experts.whisper.description import write_json
 from espnet_lora_experts.whisper.precision import AUTOCAST
 from espnet_lora_experts.whisper.systems import Single
 
 TABLES = ("text", "token", "score", "lang")
-CROSS = "cross_"
-"""Mode ``cross_es``: the Spanish expert decodes all languages."""
-PADDED = "@30s"
-"""Ends the name of a system whose clips are padded to 30 s."""
-OPTIONS = (
-    "autocast",
-    "batch_seconds",
-    *(field.name for field in fields(DecodeOptions)),
-)
-"""What :class:`~.inference.Speech2Text` takes from the command line."""
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -106,76 +101,6 @@ def main(cmd=None) -> None:
             merge(task.folder, args.nj, signature(task, args))
 
 
-@dataclass(frozen=True)
-class Task:
-    """One system on one test set in one mode."""
-
-    system: str
-    mode: str
-    data: Path
-    expdir: Path
-
-    @property
-    def folder(self) -> Path:
-        """Where the results go."""
-        return self.expdir / self.system / f"decode_{self.mode}" / self.data.name
-
-    def voice(self, lang: str | None) -> tuple[str, str | None]:
-        """What decodes a clip: the system, and the expert where it takes but one."""
-        if self.mode.startswith(CROSS):
-            return self.system, self.mode.removeprefix(CROSS)
-        name, at, padded = self.system.partition(PADDED)
-        if name not in ("mono", "two_pass"):
-            return self.system, None
-        return f"mono{at}{padded}", lang
-
-    @property
-    def trained(self) -> Path:
-        """The folder of what was trained."""
-        name = self.system.removesuffix(PADDED)
-        return self.expdir / ("mono" if name == "two_pass" else name)
-
-
-def modes_of(system: str, modes: list[str], args) -> list[str]:
-    """The modes of a system: experts must be told, two_pass is for not knowing."""
-    crossed = args.langs.split() if args.cross and system == "mono" else []
-    own = [mode for mode in decodes.modes_of(system) if mode in modes]
-    own.sort()  # agnostic first: most of aware is known then
-    return own + [CROSS + expert for expert in crossed]
-
-
-def is_done(task: Task, args) -> bool:
-    """Whether the folder holds what this task would give."""
-    written = task.folder / "decode.json"
-    if not written.exists():
-        return False
-    return json.loads(written.read_text()).get("signature") == signature(task, args)
-
-
-def signature(task: Task, args) -> str:
-    """Hash of what a decoding depends on: options, weights and utterances."""
-    names = ("langs", "backbone", *OPTIONS)
-    options = {name: getattr(args, name, None) for name in names}
-    digest = hashlib.sha256(json.dumps([task.system, task.mode, options]).encode())
-    for path in (
-        *files_of(task.trained),
-        task.data / "wav.scp",
-        task.data / "utt2lang",
-    ):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def files_of(folder: Path) -> list[Path]:
-    """A trained system's description and weights; none of vanilla's."""
-    if folder.name == "vanilla":
-        return []
-    experts = read_description(folder).get("experts", {}).values()
-    folders = [folder, folder / "backbone", *(folder / path for path in experts)]
-    weights = [path for x in folders for path in sorted(x.glob("*.safetensors"))]
-    return [folder / DESCRIPTION, *weights]
-
-
 def decode_all(work: Sequence[Task], args) -> None:
     """Decodes with one system after the other, all in one Whisper where possible."""
     backbone = Backbone.from_pretrained(args.backbone)
@@ -196,17 +121,25 @@ def decode_all(work: Sequence[Task], args) -> None:
 def load(task: Task, backbone: Backbone, args) -> Speech2Text:
     """A task's system, on the backbone's device."""
     kwargs = {name: getattr(args, name) for name in OPTIONS if hasattr(args, name)}
-    vanilla = partial(Speech2Text.vanilla, backbone, args.langs.split(), **kwargs)
-    name = task.system.removesuffix(PADDED)
-    if padded := task.system != name:
-        what = read_description(task.expdir / name)
-        write_description(task.expdir / task.system, {**what, "type": "padded"})
-    if name == "vanilla":
-        return vanilla()
-    tuned = Speech2Text.from_pretrained(
-        task.trained, backbone, backbone.hf.device, pad_to_30s=padded, **kwargs
-    )
-    return tuned.two_pass(vanilla()) if name == "two_pass" else tuned
+    kwargs |= {"device": backbone.hf.device, "backbone": backbone}
+    if task.way:
+        describe_way(task)
+    if task.name == "vanilla":
+        return vanilla(args, **kwargs)
+    padded = task.way == PADDED
+    tuned = Speech2Text.from_pretrained(task.trained, pad_to_30s=padded, **kwargs)
+    if task.top_k:
+        tuned.system.top_k = task.top_k
+    if not task.two_pass:
+        return tuned
+    if task.finder is None:
+        return tuned.two_pass(vanilla(args, **kwargs))
+    return tuned.two_pass(Speech2Text.from_pretrained(task.finder, **kwargs))
+
+
+def vanilla(args, backbone: Backbone, device: torch.device, **kwargs) -> Speech2Text:
+    """Whisper as it came."""
+    return Speech2Text.vanilla(backbone, args.langs.split(), **kwargs)
 
 
 def decode_set(recognizer: Speech2Text, task: Task, args, memory: Memory) -> None:
@@ -228,15 +161,15 @@ def decode_set(recognizer: Speech2Text, task: Task, args, memory: Memory) -> Non
 
 
 def known_languages(task: Task, wavs, memory: Memory) -> dict[str, str | None]:
-    """Each utterance's language: given, or as vanilla found it; None: to be found."""
+    """Each utterance's language: given, or as a first pass found it; else None."""
     utt2lang = read_table(task.data / "utt2lang")
     decodes.require(wavs, utt2lang, f"{task.data}/utt2lang")
     if task.mode != "agnostic":
         return utt2lang
-    if task.system.removesuffix(PADDED) != "two_pass":
+    if not task.two_pass:
         return dict.fromkeys(wavs)
-    vanilla = replace(task, system="vanilla").voice
-    heard = {utt: memory.get(path, None, vanilla) for utt, path in wavs.items()}
+    first = replace(task, system=task.finder.name if task.finder else "vanilla").voice
+    heard = {utt: memory.get(path, None, first) for utt, path in wavs.items()}
     return {
         utt: said.result.lang if said and len(said.result.segments) == 1 else None
         for utt, said in heard.items()

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from espnet_lora_experts import atomic
 from espnet_lora_experts.bin import cli
-from espnet_lora_experts.bin.decode import files_of
+from espnet_lora_experts.bin.tasks import files_of
 from espnet_lora_experts.experts.similarity import similarities
 from espnet_lora_experts.report import decodes
 from espnet_lora_experts.report.decodes import TestSet
@@ -140,7 +140,8 @@ def find_worst(
 
 def trained(expdir: Path, names: Sequence[str]) -> list[str]:
     """Systems that were trained, and experts that were trained one by one."""
-    alone = sorted(path.name for path in expdir.glob("mono_*") if path.is_dir())
+    folders = [expdir / f"mono_{code}" for code in sorted(languages.TABLE)]
+    alone = [folder.name for folder in folders if folder.is_dir()]
     return [*dict.fromkeys([*names, *alone])]
 
 

@@ -28,7 +28,11 @@ def get_parser() -> argparse.ArgumentParser:
     add("--test_sets", default="test", help="separated by spaces; languages are pooled")
     add("--data_root", type=Path, default="dump/raw", help="holds <set>/text, utt2lang")
     add("--systems", default=SYSTEMS, help="separated by spaces")
-    add("--baseline", default="multi", help="the system that p-values compare with")
+    add(
+        "--baseline",
+        default="multi",
+        help="the systems that p-values compare with; tables show the first",
+    )
     add("--output", type=Path, default="exp", help="results.json is written there")
     add("--results_md", type=Path, help="default: RESULTS.md in --output")
     add("--command", default="", help="the recipe command that made the results")
@@ -75,11 +79,13 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
         args.data_root, args.test_sets.split(), scored_as
     )
     systems = collect.read_systems(args.expdir, names, test_sets, args.skip_missing)
-    if args.baseline not in systems:
-        logging.warning(
-            f"no p-values: baseline {args.baseline} is not among the scored systems:"
-            f" {' '.join(systems)}"
-        )
+    baseline, *others = args.baseline.split() or [""]
+    for name in (baseline, *others):
+        if name not in systems:
+            logging.warning(
+                f"no p-values: baseline {name} is not among the scored systems:"
+                f" {' '.join(systems)}"
+            )
     words = scoring_words(sys.argv[1:] if cmd is None else cmd, args.command)
     meta = environment.describe(MODULE, words, args.command)
     pairs = environment.relative(args.about).split()
@@ -90,10 +96,11 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     built = results.build(
         systems,
         {**meta, **about},
-        args.baseline,
+        baseline,
         args.samples,
         args.seed,
         cross,
+        others,
         read_others(args, list(systems)),
     )
     write(built, args.output / "results.json", args.results_md)

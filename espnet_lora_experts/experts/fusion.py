@@ -62,6 +62,42 @@ class Fusion(nn.Module):
         self.combination = combination
         self.V_IN = nn.Parameter(torch.zeros(len(keys), len(experts)))
 
+    @torch.no_grad()
+    def start_from(
+        self, V_IM: Tensor, places: Sequence[int], new_share: float | None = None
+    ) -> None:
+        r"""Takes over weights learned for M of the experts; their ratios stay.
+
+        .. math:: v_\mathrm{new} = \log \sum_j e^{V_{ij}}
+            + \log \frac{s}{1 - s} - \log (N - M)
+
+        gives the N - M new experts the share s of each mixture.
+
+        Args:
+            V_IM: The learned weights.
+            places: Where each of the M is among the N, length M.
+            new_share: s, below 1; None gives each of them 1 / N, an equal share. With
+                0 all mixtures stay as they were, for good: no gradient moves it.
+
+        Raises:
+            ValueError: A share that is none.
+
+        Example:
+            >>> fusion = Fusion(["be", "es", "ru"], ["encoder.layers.0.fc1"])
+            >>> fusion.start_from(torch.tensor([[3.0, 3.0]]), [1, 2], new_share=0.5)
+            >>> fusion.alpha_IN.tolist()
+            [[0.5, 0.25, 0.25]]
+        """
+        fresh = len(self.experts) - len(places)
+        share = fresh / len(self.experts) if new_share is None else new_share
+        if not 0 <= share < 1:
+            raise ValueError(
+                f"new_share must be at least 0 and below 1, but got {share}"
+            )
+        odds = torch.tensor(share / (1 - share) / fresh)
+        self.V_IN[:] = V_IM.logsumexp(dim=1, keepdim=True) + odds.log()
+        self.V_IN[:, list(places)] = V_IM
+
     @property
     def alpha_IN(self) -> Tensor:
         """Weights of the experts, (I, N), rows sum to 1."""

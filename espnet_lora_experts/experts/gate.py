@@ -10,7 +10,7 @@ own; a *gate* is a tuple of terms. Everything the project does is a choice of ga
     pooled LoRA, KD student  everywhere("multi")
     MoLE, merged layers      fused(fusion)                 the same for every utterance
     MoLE, upper layers       one_hot(routed languages)
-    mixtures                 soft(["es", "ro"], weight_BE)
+    MoLE, top_k above 1      soft(["es", "ro"], weight_BE)
 
 Names of dimensions: B batch, E experts, D input width, O output width, R rank.
 """
@@ -160,6 +160,18 @@ class Packed:
             return everywhere(self.names[0])
         which = tuple(self.names.index(name) for name in names)
         return (Term(self._factors, weight=partial(self._mask, which)),)
+
+    def soft(self, weight_BE: Tensor) -> Gate:
+        """Gives every row a weighted sum of the packed experts' outputs.
+
+        Args:
+            weight_BE: Weights, (B, E).
+        """
+        return (Term(self._factors, weight=partial(self._spread, weight_BE)),)
+
+    def _spread(self, weight_BE: Tensor, layer: ExpertLinear) -> Tensor:
+        ranks = torch.tensor(self._pack(layer)[1], device=weight_BE.device)
+        return weight_BE.repeat_interleave(ranks, dim=1)
 
     def _mask(self, which: tuple[int, ...], layer: ExpertLinear) -> Tensor:
         pair, ranks = self._pack(layer)

@@ -121,7 +121,7 @@ class ExpertLinear(lora.Linear):
         x, A = x.reshape(len(x), -1, x.shape[-1]).to(y.dtype), A.to(y.dtype)
         h_BNR = linear(x, A) if A.dim() == 2 else x @ A.mT
         if term.weight is not None:
-            h_BNR = h_BNR * term.weight(self)[:, None].to(h_BNR.dtype)
+            h_BNR = h_BNR * term.weight(self)[:, None].to(h_BNR)
         add_product(y.view(len(x), -1, y.shape[-1]), h_BNR, B.mT)
 
 

@@ -35,7 +35,8 @@ class Memory:
     """Decodes each clip once with each voice in each language.
 
     A system that finds the language says what it says when it is told the same
-    language; experts crossed with all languages say on their own what experts say.
+    language, but where its routing is soft; experts crossed with all languages say on
+    their own what experts say.
     """
 
     def __init__(self):
@@ -81,5 +82,6 @@ class Memory:
         for path, lang, clip, result in zip(paths, langs, speech, results, strict=True):
             said = Said(result, len(clip) / SAMPLE_RATE, len(clip) * rate)
             self._said[path, lang, voice(lang)] = said
-            if len(result.segments) == 1:  # else each has a language of its own
+            whole = len(result.segments) == 1  # else each has a language of its own
+            if whole and not recognizer.system.soft:
                 self._said[path, result.lang, voice(result.lang)] = said

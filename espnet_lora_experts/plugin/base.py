@@ -25,9 +25,9 @@ from espnet_lora_experts.whisper import languages as table
 from espnet_lora_experts.whisper.folder import save_system
 from espnet_lora_experts.whisper.precision import autocast_context, autocast_type
 from espnet_lora_experts.whisper.prompt import EOT, PROMPT_LENGTH, SOT
+from espnet_lora_experts.whisper.route import Route
 from espnet_lora_experts.whisper.systems import (
     Encoded,
-    Route,
     System,
     decode,
     encode,

@@ -17,6 +17,7 @@ from espnet_lora_experts.experts.distill import (
 from espnet_lora_experts.experts.layer import ExpertLinear
 from espnet_lora_experts.experts.store import WEIGHTS, load_expert
 from espnet_lora_experts.plugin.base import Batch, Terms, WhisperModel
+from espnet_lora_experts.plugin.extend import extend_mole, extend_student
 from espnet_lora_experts.whisper.systems import (
     Experts,
     MoLE,
@@ -99,6 +100,11 @@ class LoraMoleModel(WhisperModel):
         pooling: The router's pooling: ``mean``, ``mean_std`` or ``attentive``.
         fusion_lr_scale: Learning rate of V in multiples of the router's: V starts at
             equal weights and has few steps to leave them.
+        top_k: Experts of an utterance in decoding, see :class:`~.systems.MoLE`.
+        extend: Folder of a MoLE of fewer languages to start from; see
+            :func:`~.extend.extend_mole`.
+        new_share: Share of each mixture that the added languages start with; None is an
+            equal one.
         kwargs: See :class:`WhisperModel`.
     """
 
@@ -110,13 +116,20 @@ class LoraMoleModel(WhisperModel):
         combination: str = "factor",
         pooling: str = "mean",
         fusion_lr_scale: float = 1.0,
+        top_k: int = 1,
+        extend: str | None = None,
+        new_share: float | None = None,
         **kwargs,
     ):
         super().__init__(languages=languages, language_loss=False, **kwargs)
         load_experts(self, experts)
         layers = number_of_layers(merged_layers, self.backbone.encoder_layers)
         self.fusion_lr_scale = fusion_lr_scale
-        system = MoLE(self.backbone, self.languages, layers, combination, pooling)
+        system = MoLE(
+            self.backbone, self.languages, layers, combination, pooling, top_k
+        )
+        if extend is not None:
+            extend_mole(self.backbone, system, extend, new_share)
         self.use_system(system, list(system.parameters()))
 
     def terms(self, batch: Batch) -> Terms:
@@ -162,6 +175,7 @@ class LoraDistillModel(WhisperModel):
         interpolation_prob: Probability that a layer's input is the mean of student's
             and teacher's, drawn for each layer and step; training only.
         student_init: ``delta_svd``, ``factor_mean`` or ``zero``.
+        extend: Folder of a student of fewer languages to start from instead.
         seed: Of the student's A.
         kwargs: See :class:`WhisperModel`.
     """
@@ -179,6 +193,7 @@ class LoraDistillModel(WhisperModel):
         logits_only: bool = False,
         interpolation_prob: float = 0.5,
         student_init: str = "delta_svd",
+        extend: str | None = None,
         seed: int = 0,
         **kwargs,
     ):
@@ -186,8 +201,12 @@ class LoraDistillModel(WhisperModel):
         load_experts(self, experts)
         bank = self.backbone.bank
         config = lora_config(r, lora_alpha, target_modules)
-        bank.add(self.STUDENT, config, seed)
-        start_student(bank.layers.values(), self.STUDENT, self.languages, student_init)
+        if extend is None:
+            bank.add(self.STUDENT, config, seed)
+            layers = bank.layers.values()
+            start_student(layers, self.STUDENT, self.languages, student_init)
+        else:
+            extend_student(self.backbone, self.STUDENT, extend, self.languages, config)
         self.alpha, self.logits_only = alpha, logits_only
         self.interpolation_prob = interpolation_prob
         self.teacher = Experts(self.languages)

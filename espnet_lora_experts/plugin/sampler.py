@@ -26,10 +26,14 @@ class LanguageSampler(AbsSampler):
         batch_bins: Most samples of a padded batch, margin included.
         shuffle: False gives every utterance once, in order of length.
         min_batch_size: Smallest batch, the number of ranks in distributed training.
+        most_per_language: Train on so many utterances of each language, drawn once for
+            all; a smaller number's are among a larger one's. Epochs stay as long as the
+            corpus, so that systems compare at equal steps. None: on all.
 
     Raises:
         ValueError: An utterance without language, a language without weight, no
-            utterance left, or a batch size that holds no utterance.
+            utterance left, a batch size that holds no utterance, or a
+            ``most_per_language`` of none.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class LanguageSampler(AbsSampler):
         batch_bins: int = 160 * 16_000,
         shuffle: bool = True,
         min_batch_size: int = 1,
+        most_per_language: int | None = None,
     ):
         lengths = _usable(lengths)
         _require_languages(lengths, utt2lang)
@@ -58,6 +63,8 @@ class LanguageSampler(AbsSampler):
         lang_of = np.array(langs)
         self.rows_of = {x: np.flatnonzero(lang_of == x) for x in dict.fromkeys(langs)}
         self.quota = self._quota(weights if shuffle else "proportional")
+        if most_per_language is not None and shuffle:
+            self._keep(most_per_language)
         self.length = 0
         self.length = len(self.generate(0))
 
@@ -76,6 +83,14 @@ class LanguageSampler(AbsSampler):
         total = sum(weights[lang] for lang in sizes)
         corpus = sum(sizes.values())
         return {lang: max(1, round(corpus * weights[lang] / total)) for lang in sizes}
+
+    def _keep(self, most: int) -> None:
+        """Leaves so many utterances of each language."""
+        if most < 1:
+            raise ValueError(f"most_per_language must be 1 or more, but got {most}")
+        for lang, rows in self.rows_of.items():
+            order = np.random.RandomState(0).permutation(len(rows))[:most]
+            self.rows_of[lang] = rows[np.sort(order)]
 
     def generate(self, seed: int) -> list[tuple[str, ...]]:
         """The batches of one epoch; ESPnet's SequenceIterFactory shuffles them."""

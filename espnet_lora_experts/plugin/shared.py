@@ -20,10 +20,10 @@ from torch import Tensor
 
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.route import Route
 from espnet_lora_experts.whisper.stepper import Stepper
 from espnet_lora_experts.whisper.systems import (
     Encoded,
-    Route,
     System,
     decode,
     encode,

@@ -23,8 +23,10 @@ class Table(Mapping[str, str]):
         path: The file; each key must be there once, as ESPnet's readers check.
 
     Example:
-        >>> _ = Path("utt2lang").write_text("b ru\\na es\\n")
-        >>> table = Table("utt2lang")
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp(), "utt2lang")
+        >>> _ = path.write_text("b ru\\na es\\n")
+        >>> table = Table(path)
         >>> table["a"], [*table], "c" in table
         ('es', ['b', 'a'], False)
     """

@@ -44,9 +44,16 @@ class Decode:
 def modes_of(system: str) -> tuple[str, ...]:
     """Modes that a system has: a single expert needs a language, two passes find it.
 
-    ``NAME@...``, the system NAME decoded in another way, has those of NAME.
+    ``NAME_TAG``, a variant of NAME, and ``NAME@WAY``, NAME decoded in another way,
+    have those of NAME.
+
+    Example:
+        >>> modes_of("mono_r_8"), modes_of("two_pass@kd")
+        (('aware',), ('agnostic',))
     """
-    return _ONLY.get(system.partition("@")[0], (*MODES,))
+    name = f"{system.partition('@')[0]}_"
+    own = (modes for known, modes in _ONLY.items() if name.startswith(f"{known}_"))
+    return next(own, (*MODES,))
 
 
 def raw(text: str, code: str) -> str:

@@ -24,7 +24,7 @@ bootstrap intervals. All are percentages. For the LID accuracies see
 :func:`identification`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,8 @@ def build(
     samples: int = 1000,
     seed: int = 0,
     cross: Mapping[str, Decoded] | None = None,
-    others: Mapping[str, Mapping[str, System]] | None = None,
+    others: Sequence[str] = (),
+    other_texts: Mapping[str, Mapping[str, System]] | None = None,
 ) -> dict[str, Any]:
     """Score every system in every mode it has.
 
@@ -74,7 +75,8 @@ def build(
         samples: Bootstrap samples.
         seed: Of the bootstrap.
         cross: Each expert's output for every language.
-        others: The same systems, by the name of another normaliser of their texts.
+        others: Further systems to compare with, as with the baseline.
+        other_texts: The same systems, by the name of another normaliser.
     """
     scored = {
         (name, mode): score(decoded, samples, seed)
@@ -90,13 +92,15 @@ def build(
         }
         for mode in system.modes:
             row, averages_S = scored[name, mode]
-            against = scored.get((baseline, mode)) if name != baseline else None
-            p = errors.paired_p(averages_S, against[1]) if against else None
             also = {
-                other: brief(found[name].modes[mode], samples, seed)
-                for other, found in (others or {}).items()
+                how: brief(found[name].modes[mode], samples, seed)
+                for how, found in (other_texts or {}).items()
             }
-            rows[name][mode] = {**row, f"p_vs_{baseline}": p, "other_texts": also}
+            rows[name][mode] = {**row, "other_texts": also}
+            for other in (baseline, *others):
+                against = scored.get((other, mode)) if name != other else None
+                p = errors.paired_p(averages_S, against[1]) if against else None
+                rows[name][mode][f"p_vs_{other}"] = p
     crossed = {name: score(x, 1, seed)[0]["wer"] for name, x in (cross or {}).items()}
     about = {**meta, "baseline": baseline, "samples": samples}
     return {"meta": about, "systems": rows, "cross": crossed}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.prompt import PROMPT_LENGTH, Prompter
+from espnet_lora_experts.whisper.route import Route, languages_of
 from espnet_lora_experts.whisper.search import search
 from espnet_lora_experts.whisper.stepper import Stepper
 from espnet_lora_experts.whisper.systems import Encoded, System
@@ -123,7 +124,8 @@ class Recognizer:
             One hypothesis for each row, in order.
         """
         found, posteriors, prompted = self._languages(encoded, langs)
-        stepper = prompted or self._stepper(encoded, found)
+        route = langs or encoded.route or found
+        stepper = prompted or self._stepper(encoded, route)
         prompts_BT = torch.tensor([self.prompter.prompt(lang) for lang in found])
         prompts_BT = prompts_BT[:, stepper.length :].to(encoded.hidden_BPD.device)
         paths = search(
@@ -166,7 +168,7 @@ class Recognizer:
         """Languages, posteriors, and a stepper if one had to read the first token."""
         targets, logits_BL, stepper = self.system.languages, encoded.lid_logits_BN, None
         if langs is None and logits_BL is None:
-            langs = encoded.route
+            langs = encoded.route and languages_of(encoded.route)
         if langs is not None:
             return list(langs), [{}] * len(langs), None
         if logits_BL is None:
@@ -177,10 +179,11 @@ class Recognizer:
         posterior_BL = logits_BL.float().softmax(dim=1)
         best = [targets[i] for i in posterior_BL.argmax(dim=1).tolist()]
         rows = [dict(zip(targets, row, strict=True)) for row in posterior_BL.tolist()]
-        found = list(encoded.route or best)  # a MoLE's encoder may have been told
+        # a MoLE's encoder may have been told
+        found = languages_of(encoded.route) if encoded.route else best
         return found, rows, stepper
 
-    def _stepper(self, encoded: Encoded, route: Sequence[str] | None) -> Stepper:
+    def _stepper(self, encoded: Encoded, route: Route | None) -> Stepper:
         if self.system.routed and route is None:
             raise ValueError(
                 "this system needs the language of every utterance, but got none: give "

@@ -50,6 +50,7 @@ def describe(backbone: Backbone, system: System) -> dict[str, Any]:
             "merged_layers": system.merged_layers,
             "combination": system.fusion.combination,
             "pooling": system.router.pooling,
+            "top_k": system.top_k,
         }
     return what
 

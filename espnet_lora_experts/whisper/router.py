@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +61,34 @@ class Router(nn.Module):
             score_BP = self.attention(x_BPD).squeeze(-1)
         return score_BP.masked_fill(~valid_BP, float("-inf")).softmax(dim=1)
 
+    @torch.no_grad()
+    def start_from(self, state: Mapping[str, Tensor], places: Sequence[int]) -> None:
+        """Takes over a router of some of the languages, whose logits stay as they were.
+
+        A new language starts as the mean of the old ones, in weight and bias: its logit
+        is never the largest, so that no route changes before the first step.
+
+        Args:
+            state: The other's ``state_dict()``.
+            places: Where each of its languages is among this one's.
+        """
+        own = self.state_dict()
+        for key, old in state.items():
+            if key in (f"mlp.2.{part}" for part in ("weight", "bias")):
+                own[key][:] = old.mean(dim=0)
+                own[key][list(places)] = old
+            else:
+                own[key].copy_(old)
+
     def route(self, logits_BN: Tensor) -> list[str]:
         """The most probable language of each row."""
         return [self.languages[n] for n in logits_BN.argmax(dim=1).tolist()]
+
+    def shares(self, logits_BN: Tensor, top_k: int) -> list[dict[str, float]]:
+        """The most probable languages of each row, best first; weights sum to 1."""
+        best_BK, index_BK = logits_BN.float().topk(top_k, dim=1)
+        rows = zip(index_BK.tolist(), best_BK.softmax(dim=1).tolist(), strict=True)
+        return [
+            {self.languages[n]: weight for n, weight in zip(*row, strict=True)}
+            for row in rows
+        ]

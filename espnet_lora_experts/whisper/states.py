@@ -14,7 +14,8 @@ from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.batching import batches
 from espnet_lora_experts.whisper.features import FRAME_PAIR, MARGIN, MAX_SAMPLES, stack
-from espnet_lora_experts.whisper.systems import Route, System, encode
+from espnet_lora_experts.whisper.route import Route
+from espnet_lora_experts.whisper.systems import System, encode
 
 
 @torch.no_grad()

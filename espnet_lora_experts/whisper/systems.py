@@ -19,18 +19,14 @@ from espnet_lora_experts.experts.gate import (
     VANILLA,
     Factors,
     Gate,
-    Packed,
     Term,
     everywhere,
     fused,
-    one_hot,
 )
 from espnet_lora_experts.experts.layer import ExpertLinear
 from espnet_lora_experts.whisper.backbone import Backbone
+from espnet_lora_experts.whisper.route import Route, gate_of, step_gate
 from espnet_lora_experts.whisper.router import Router
-
-Route = Sequence[str]
-"""The language of each row of a batch."""
 
 
 class System(nn.Module):
@@ -39,9 +35,11 @@ class System(nn.Module):
     Attributes:
         languages: The target languages.
         routed: Whether the gates depend on the utterance's language.
+        soft: Whether they are others where the language is found than where it is told.
     """
 
     routed = False
+    soft = False
 
     def __init__(self, languages: Sequence[str]):
         super().__init__()
@@ -136,14 +134,13 @@ class Experts(System):
         return self.languages
 
     def encoder_gate(self, layer: int, route: Route | None) -> Gate:
-        return one_hot(_known(route))
+        return gate_of(route)
 
     def decoder_gate(self, route: Route | None) -> Gate:
-        return one_hot(_known(route))
+        return gate_of(route)
 
     def step_gate(self, route: Route | None) -> Callable[[Route | None], Gate]:
-        packed = Packed(sorted(set(_known(route))))
-        return lambda rows: packed.gate(_known(rows))
+        return step_gate(route)
 
     def folding(self, key: str, lang: str | None) -> Gate:
         return VANILLA if lang is None else everywhere(lang)
@@ -160,9 +157,13 @@ class MoLE(Experts):
         merged_layers: L1, the number of merged encoder layers, 1 to all of them.
         combination: ``factor`` (the paper's) or ``delta`` (exact).
         pooling: The router's.
+        top_k: Where the language is found: 1 runs the most probable language's expert
+            (the paper's); K the sum of the K most probable, weighted by the router. The
+            language's token is the most probable one's.
 
     Raises:
-        ValueError: ``merged_layers`` out of range, or a language without an expert.
+        ValueError: ``merged_layers`` or ``top_k`` out of range, or a language without
+            an expert.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class MoLE(Experts):
         merged_layers: int,
         combination: str = "factor",
         pooling: str = "mean",
+        top_k: int = 1,
     ):
         super().__init__(languages)
         depth = backbone.encoder_layers
@@ -186,11 +188,35 @@ class MoLE(Experts):
         keys = [key for key in backbone.bank.layers if key.startswith(merged)]
         self.fusion = Fusion(languages, keys, combination)
         self.router = Router(backbone.config.d_model, self.languages, pooling)
+        self.top_k = top_k
+
+    @property
+    def top_k(self) -> int:
+        """Experts that an utterance gets where its language is found."""
+        return self._top_k
+
+    @top_k.setter
+    def top_k(self, top_k: int) -> None:
+        if not 1 <= top_k <= len(self.languages):
+            raise ValueError(
+                f"top_k must be 1 to {len(self.languages)} (languages), but got {top_k}"
+            )
+        self._top_k = top_k
+
+    @property
+    def soft(self) -> bool:
+        return self.top_k > 1
+
+    def route(self, logits_BN: Tensor) -> Route:
+        """Whom the router's logits, (B, N), give each row to."""
+        if self.top_k == 1:
+            return self.router.route(logits_BN)
+        return self.router.shares(logits_BN, self.top_k)
 
     def encoder_gate(self, layer: int, route: Route | None) -> Gate:
         if layer < self.merged_layers:
             return fused(self.fusion)
-        return one_hot(_known(route))
+        return super().encoder_gate(layer, route)
 
     def find_route(self, layer: int, x_BPD: Tensor, valid_BP: Tensor) -> Tensor | None:
         return self.router(x_BPD, valid_BP) if layer == self.merged_layers else None
@@ -200,15 +226,6 @@ class MoLE(Experts):
         return fused(self.fusion) if merged else super().folding(key, lang)
 
 
-def _known(route: Route | None) -> Route:
-    if route is None:
-        raise ValueError(
-            "language experts must be told the language, but got None; give lang, or "
-            "use a system that finds it (MoLE, a distilled student, two_pass)"
-        )
-    return route
-
-
 @dataclass
 class Encoded:
     """What the encoder found out about a batch.
@@ -216,7 +233,7 @@ class Encoded:
     Attributes:
         hidden_BPD: Encoder states after the last norm, (B, P, D).
         valid_BP: True at valid positions, (B, P).
-        route: The language of each row, given or found; None if neither.
+        route: The languages of each row, given or found; None if neither.
         lid_logits_BN: The router's logits, (B, N); None without a router.
     """
 
@@ -241,7 +258,7 @@ def join(parts: Sequence[Encoded]) -> Encoded:
     return Encoded(
         torch.cat(hidden),
         torch.cat(valid),
-        [lang for route in routes for lang in route] if routes else None,
+        [row for route in routes for row in route] if routes else None,
         torch.cat(lid) if lid else None,
     )
 
@@ -268,7 +285,7 @@ def encode(
         found = system.find_route(i, x_BPD, valid_BP)
         if found is not None:
             lid_logits_BN = found
-            route = route or system.router.route(found)
+            route = route or system.route(found)
         if i < backbone.encoder_layers:
             gate = system.encoder_gate(i, route)
             x_BPD = backbone.encode_layer(i, x_BPD, valid_BP, gate)

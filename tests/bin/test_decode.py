@@ -12,6 +12,7 @@ from espnet_lora_experts.whisper.folder import save_system
 from espnet_lora_experts.whisper.systems import Experts, MoLE, Single
 
 LANGS = ["es", "ru"]
+FACTS = ("steps", "trained_params", "deployed_params")
 UTTS = {
     "c-ru": ("ru", 0.5, "да"),
     "a-es": ("es", 0.9, "uno"),
@@ -30,8 +31,9 @@ def project(folder_30s, add_random, write_data, tmp_path_factory):
         "multi": Single(LANGS, "multi"),
         "mole": MoLE(backbone, LANGS, 1),
     }
-    for name, system in systems.items():
-        save_system(path / "exp" / name, backbone, system)
+    for (name, system), n in zip(systems.items(), (3, 2, 4), strict=True):
+        facts = dict(zip(FACTS, (n, 10 * n, 100 * n + 400), strict=True))
+        save_system(path / "exp" / name, backbone, system, facts)
     write_data(path / "dump/test", UTTS)
     return path
 
@@ -52,6 +54,7 @@ def run(project, folder_30s, tmp_path, monkeypatch):
         decode.main([*cmd, *options])
         return exp
 
+    run.exp = exp
     return run
 
 
@@ -109,10 +112,12 @@ def test_tables_are_what_the_system_says(run, project):
 
 def test_modes_decoded_together_equal_each_by_itself(run):
     """What one mode remembers of another is what it would say."""
-    systems = "vanilla mono two_pass multi mole"
+    (run.exp / "two_pass").mkdir()
+    shutil.copy(run.exp / "mono/system.json", run.exp / "two_pass")
+    systems = "vanilla mono two_pass multi mole mole@top2 two_pass@mole"
     exp = run(systems, "--cross")
     together = {path: tables(path) for path in exp.glob("*/decode_*/test")}
-    assert len(together) == 3 * 2 + 1 + 1 + len(LANGS)
+    assert len(together) == 4 * 2 + 1 + 2 + len(LANGS)
     for path, whole in together.items():
         shutil.rmtree(path)
         mode = path.parent.name.removeprefix("decode_")
@@ -172,6 +177,86 @@ def test_a_padded_system_is_one_beside_the_natural_one(run):
         json.loads((x / "../../system.json").read_text()) for x in (natural, padded)
     ]
     assert sizes[0] != sizes[1] == {**sizes[0], "type": "padded"}
+
+
+def sizes(exp, name):
+    what = json.loads((exp / name / "system.json").read_text())
+    return {key: what.get(key) for key in ("type", *FACTS)}
+
+
+def test_several_experts_are_a_way_to_decode_a_mole(run):
+    exp = run("mole mole@top2", "--modes", "aware agnostic")
+    hard, soft = (exp / x for x in ("mole", "mole@top2"))
+    for mode, alike in (("aware", True), ("agnostic", False)):
+        scores = [tables(x / f"decode_{mode}/test")["score"] for x in (hard, soft)]
+        assert (scores[0] == scores[1]) == alike
+    assert sizes(exp, "mole@top2") == {**sizes(exp, "mole"), "type": "top_k"}
+
+
+def test_any_system_finds_the_language_for_two_passes(run, project):
+    (run.exp / "two_pass").mkdir()
+    shutil.copy(run.exp / "mono/system.json", run.exp / "two_pass")
+    exp = run("two_pass@mole mole")
+    found, expected = (
+        exp / x / "decode_agnostic/test" for x in ("two_pass@mole", "mole")
+    )
+    langs = tables(found)["lang"]
+    assert langs == tables(expected)["lang"]
+    assert not (exp / "two_pass@mole/decode_aware").exists()
+    clips = [project / f"dump/test/{utt}.flac" for utt in sorted(UTTS)]
+    codes = [line.split()[1] for line in langs.splitlines()]
+    results = Speech2Text.from_pretrained(project / "exp/mono")(clips, codes)
+    scores = [f"{u} {r.score:.4f}" for u, r in zip(sorted(UTTS), results, strict=True)]
+    assert tables(found)["score"].splitlines() == scores
+    both = sizes(exp, "two_pass@mole")
+    assert both == {"type": "experts", "steps": 7, "trained_params": 70} | {
+        "deployed_params": 700 + 40
+    }
+
+
+def test_who_finds_the_language_speaks_for_itself_and_experts_for_all(run):
+    """What is remembered of one two_pass is no other's, but what its expert says is."""
+    names = ("two_pass", "two_pass@kd", "two_pass@mole", "two_pass@30s", "two_pass_a")
+    tasks = [decode.Task(name, "agnostic", run.exp, run.exp) for name in names]
+    assert len({task.voice(None) for task in tasks}) == 5
+    told = [task.voice("es") for task in tasks]
+    assert told[0] == told[1] == told[2] == ("mono", "es")
+    assert told[3:] == [("mono@30s", "es"), ("mono_a", "es")]
+    soft = decode.Task("mole@top2", "agnostic", run.exp, run.exp)
+    assert (soft.voice(None), soft.voice("es")) == (("mole@top2", None), ("mole", None))
+
+
+def test_experts_of_a_tag_have_their_own_two_passes(run):
+    task = decode.Task("two_pass_r_8", "agnostic", run.exp, run.exp)
+    assert task.trained == run.exp / "mono_r_8" and task.finder is None
+
+
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        ("mole@beam", "must be NAME@30s, .* but got mole@beam"),
+        ("mole@topmost", "must be NAME@30s, .* but got mole@topmost"),
+        ("multi@top2", "must be a MoLE, .* but multi is of type single"),
+        ("mole@top9", r"must be 1 to 2 \(languages\), but got 9"),
+    ],
+)
+def test_an_unknown_way_is_named(run, system, said):
+    with pytest.raises(ValueError, match=said):
+        run(system)
+
+
+@pytest.mark.parametrize("changed", ["mono", "mole", "multi"])
+def test_skip_done_knows_both_passes(run, project, changed):
+    (run.exp / "two_pass").mkdir()
+    shutil.copy(run.exp / "mono/system.json", run.exp / "two_pass")
+    exp = run("two_pass@mole")
+    text = exp / "two_pass@mole/decode_agnostic/test/text"
+    text.unlink()
+    what = (exp / changed / "system.json").read_text()
+    (exp / changed / "system.json").unlink()
+    (exp / changed / "system.json").write_text(what + " ")
+    run("two_pass@mole", "--skip_done")
+    assert text.exists() == (changed != "multi")
 
 
 def test_an_utterance_without_language_is_named(run, project, tmp_path):

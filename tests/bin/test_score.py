@@ -143,6 +143,16 @@ def test_without_baseline_no_p_value_but_one_warning(project, caplog, systems):
     assert said == ["no p-values: baseline multi is not among the scored systems: kd"]
 
 
+def test_several_baselines_the_first_is_shown(project, caplog):
+    built = run("--baseline", "kd multi full")
+    modes = {name: row["aware"] for name, row in built["systems"].items()}
+    assert modes["kd"]["p_vs_kd"] is modes["multi"]["p_vs_multi"] is None
+    assert modes["kd"]["p_vs_multi"] == modes["multi"]["p_vs_kd"] < 0.01
+    assert built["meta"]["baseline"] == "kd"
+    said = [text for text in caplog.messages if "p-value" in text]
+    assert len(said) == 1 and "baseline full is not" in said[0]
+
+
 @pytest.mark.parametrize("form", [["--command", "{}"], ["--command={}"]])
 def test_recipe_command_is_named_once_and_first(project, form):
     command = "./run.sh --langs es\\ fr"

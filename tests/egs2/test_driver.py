@@ -230,6 +230,30 @@ def test_a_failed_expert_is_named_and_a_rerun_trains_only_it(run, recipe, at_onc
     assert trained(calls) == ["exp/mono_fr"]
 
 
+def test_variants_lie_beside_and_start_from_the_experts_named(run, recipe):
+    calls, _ = run(5, "--tag", "r_8")
+    assert trained(calls) == ["exp/mono_r_8"]
+    combined = calls[-1]
+    assert combined[combined.index("--output") + 1] == "exp/mono_r_8"
+    assert combined[combined.index("--two_pass") + 1] == "exp/two_pass_r_8"
+    each, _ = run(5, "--tag", "r_8", "--joint_experts", "false", "--langs", "cs nl")
+    assert trained(each) == ["exp/mono_r_8_cs", "exp/mono_r_8_nl"]
+    calls, _ = run(7, "--tag", "r_8", "--experts", "mono_r_8")
+    assert trained(calls) == ["exp/mole_r_8"] and calls[0] == ["-", "exp/mono_r_8"]
+
+
+def test_another_variant_of_the_experts_leaves_their_student_finished(run):
+    run(5)
+    run(8)
+    run(5, "--tag", "r_8", "--expert_args", "--model_conf r=8")
+    assert trained(run(8, "--skip_done", "true")[0]) == []
+
+
+def test_several_gpus_are_several_processes(run):
+    assert "--multiprocessing_distributed" not in run(5, "--ngpu", "1")[0][0]
+    assert "--multiprocessing_distributed" in run(5, "--ngpu", "2")[0][0]
+
+
 @pytest.mark.parametrize("stage", [7, 8])
 def test_fusion_without_experts_says_what_is_missing(run, stage):
     calls, said = run(stage, python=sys.executable, fails=True)
@@ -260,3 +284,22 @@ def test_padded_systems_are_decoded_beside_the_natural_ones(run, recipe):
     (recipe / "exp/kd/system.json").write_text("{}")
     [call], _ = run(9, "--padded", "kd")
     assert call[call.index("--systems") + 1].split() == ["kd", "kd@30s"]
+
+
+def test_all_variants_of_a_tag_are_decoded_beside_the_first(run, recipe):
+    for name in ("mono", "mono_a", "two_pass", "two_pass_a", "kd_a"):
+        (recipe / "exp" / name).mkdir(parents=True)
+        (recipe / "exp" / name / "system.json").write_text("{}")
+    [call], _ = run(9, "--tag", "a")
+    systems = call[call.index("--systems") + 1].split()
+    assert systems == ["mono", "mono_a", "two_pass", "two_pass_a", "kd_a"]
+
+
+def test_the_baselines_are_an_option(run, recipe):
+    for folder in ("score_wer", "score_cer"):  # for sclite, where it is there
+        path = recipe / "exp/kd/decode_aware/test" / folder
+        path.mkdir(parents=True)
+        for name in ("ref.trn", "hyp.trn"):
+            (path / name).write_text("uno (a-1)\n")
+    [call], _ = run(10, "--systems", "kd", "--baseline", "multi kd")
+    assert call[call.index("--baseline") + 1] == "multi kd"

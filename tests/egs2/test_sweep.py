@@ -1,4 +1,4 @@
-"""sweep.sh: which runs of the recipe a sweep's file becomes."""
+"""sweep.sh and run_ablations.sh: which runs of the recipe sweeps become."""
 
 import shlex
 import shutil
@@ -7,20 +7,27 @@ from pathlib import Path
 
 import pytest
 
-SWEEP = Path(__file__).parents[2] / "egs2/TEMPLATE/asr1/sweep.sh"
+EGS2 = Path(__file__).parents[2] / "egs2"
+SWEEP = EGS2 / "TEMPLATE/asr1/sweep.sh"
+ABLATIONS = EGS2 / "mini_multilingual/asr1/run_ablations.sh"
 RECORD = '#!/usr/bin/env bash\nprintf "%q " "$@" >>calls; echo >>calls\n'
+PYTHON = '#!/usr/bin/env bash\necho "python $*"\n'
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Runs a sweep of some lines; a stand-in for run.sh records its options."""
+    """Runs a sweep of some lines; stand-ins for what it calls record their options."""
     shutil.copy(SWEEP, tmp_path)
-    (tmp_path / "run.sh").write_text(RECORD)
-    (tmp_path / "run.sh").chmod(0o755)
+    (tmp_path / "path.sh").write_text("python=./python\n")
+    for name, content in (("run.sh", RECORD), ("python", PYTHON)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o755)
+    for folder in ("exp/sweeps/depth", "exp2/sweeps/depth"):
+        (tmp_path / folder).mkdir(parents=True)
 
-    def run(lines, *options):
+    def run(lines, *options, before=()):
         (tmp_path / "depth.txt").write_text(lines)
-        command = ["./sweep.sh", "depth.txt", *options]
+        command = ["./sweep.sh", *before, "depth.txt", *options]
         done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
         calls = tmp_path / "calls"
         made = calls.read_text().splitlines() if calls.exists() else []
@@ -47,12 +54,67 @@ def test_each_line_trains_one_variant_and_the_last_run_compares_them(sweep):
         ("8", "8", "r_8"),
         ("7", "7", "L1_2"),
     ]
-    assert trained[0]["--mole_args"] == "--model_conf merged_layers=1"
-    assert trained[1]["--distill_args"] == "--model_conf r=8 --max_epoch 1"
+    assert trained[0]["--mole_args"].split() == ["--model_conf", "merged_layers=1"]
+    assert trained[1]["--distill_args"].split()[-2:] == ["--max_epoch", "1"]
     assert {x["--skip_done"] for x in calls} == {"true"}
+    assert {x["--experts"] for x in trained} == {"mono"}
     assert compared["--systems"] == "multi mole mole_L1_1 kd kd_r_8 mole_L1_2"
     assert (compared["--stage"], compared["--test_sets"]) == ("9", "dev")
     assert compared["--results_dir"] == "exp/sweeps/depth"
+    assert compared["--baseline"] == "multi mole kd"
+    assert (
+        done.stdout
+        == "python -m espnet_lora_experts.bin.sweeps depth.txt --expdir exp\n"
+    )
+
+
+def test_fusion_and_student_start_from_the_experts_of_their_tag(sweep):
+    """Of a line before; of the finished run where the sweep trains none."""
+    done, calls = sweep(
+        "mole r_4\nmono r_8 --model_conf r=8\nmole r_8  # of rank 8\nkd r_8\nkd r_4\n"
+    )
+    assert done.returncode == 0, done.stderr
+    *trained, compared = calls
+    assert [x["--stage"] for x in trained] == ["7", "5", "7", "8", "8"]
+    starts = ["mono", "mono", "mono_r_8", "mono_r_8", "mono"]
+    assert [x["--experts"] for x in trained] == starts
+    assert trained[1]["--expert_args"].split() == ["--model_conf", "r=8"]
+    assert trained[2]["--mole_args"].split() == []
+    systems = "multi mole mole_r_4 mono mono_r_8 mole_r_8 kd kd_r_8 kd_r_4"
+    assert compared["--systems"] == systems
+
+
+def test_options_of_the_run_come_before_those_of_the_line(sweep):
+    options = ["--mole_args", "--max_epoch 2 --model_conf pooling=mean_std"]
+    _, [trained, _] = sweep("mole L1_1 --model_conf pooling=mean\n", *options)
+    assert trained["--mole_args"].split() == [
+        *("--max_epoch", "2", "--model_conf", "pooling=mean_std"),
+        *("--model_conf", "pooling=mean"),
+    ]
+
+
+def test_one_word_is_compared_only(sweep, tmp_path):
+    for name in ("mole", "two_pass"):
+        (tmp_path / "exp" / name).mkdir()
+        (tmp_path / "exp" / name / "system.json").write_text("{}")
+    _, calls = sweep("mole@top2  # two of them\ntwo_pass@mole\n")
+    [compared] = calls
+    assert compared["--systems"] == "multi mole mole@top2 two_pass two_pass@mole"
+    assert compared["--baseline"] == "multi mole two_pass"
+
+
+def test_variants_of_the_pooled_lora_are_baselines(sweep):
+    """Of the experts that saw as much."""
+    _, calls = sweep(
+        "multi n_9 --sampler_conf most_per_language=9\nmono n_9 --seed 1\n"
+    )
+    assert calls[-1]["--baseline"] == "multi multi_n_9 mono"
+
+
+def test_other_sets_to_compare_on(sweep):
+    _, calls = sweep("mole a --seed 1\n", before=["--on", "one two"])
+    assert calls[-1]["--test_sets"] == "one two"
+    assert "--test_sets" not in calls[0]
 
 
 def test_options_of_the_recipe_reach_every_run(sweep):
@@ -63,7 +125,7 @@ def test_options_of_the_recipe_reach_every_run(sweep):
     assert calls[-1]["--results_dir"] == "exp2/sweeps/depth"
 
 
-@pytest.mark.parametrize("line", ["moel L1_1 --model_conf r=1", "mole"])
+@pytest.mark.parametrize("line", ["moel L1_1 --model_conf r=1", "mole@top2", "moel"])
 def test_a_bad_line_is_named_and_nothing_is_compared(sweep, line):
     done, calls = sweep(f"{line}\n")
     assert done.returncode == 2 and not calls
@@ -77,3 +139,67 @@ def test_a_missing_sweep_and_help_say_what_there_is(tmp_path):
     assert "no sweep at none.txt" in run("none.txt").stderr
     assert "SYSTEM TAG OPTIONS" in run("--help").stdout
     assert "conf/sweeps/" in run().stdout
+
+
+@pytest.fixture
+def ablations(tmp_path):
+    """Runs run_ablations.sh; stand-ins for all that it calls record their options."""
+    recipe = tmp_path / "recipe"
+    (recipe / "local").mkdir(parents=True)
+    shutil.copy(ABLATIONS, recipe)
+    shutil.copytree(EGS2.parent / "conf/sweeps", recipe / "conf/sweeps")
+    (recipe / "path.sh").write_text("python=./python\n")
+    (recipe / "db.sh").write_text("MINI_MULTILINGUAL=downloads\n")
+    for name in ("run.sh", "sweep.sh", "local/data.sh", "python"):
+        own = RECORD.replace('"$@"', f'{name} "$@"')
+        (recipe / name).write_text(PYTHON if name == "python" else own)
+        (recipe / name).chmod(0o755)
+
+    def run(*options):
+        command = [recipe / "run_ablations.sh", *options]
+        done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
+        calls = recipe / "calls"
+        made = calls.read_text().splitlines() if calls.exists() else []
+        calls.unlink(missing_ok=True)
+        return done, made
+
+    run.recipe = recipe
+    return run
+
+
+def test_ablations_train_what_is_missing_then_run_each_sweep(ablations):
+    done, made = ablations("--langs", "cs nl", "--expdir", "exp2")
+    assert done.returncode == 0, done.stderr
+    run, data, *sweeps = made
+    assert run.startswith("run.sh ") and "--stop_stage 8" in run
+    assert data.startswith("local/data.sh ") and "cs\\ nl" in data
+    files = sorted(x.name for x in (ablations.recipe / "conf/sweeps").iterdir())
+    assert len(sweeps) == len(files) > 10
+    for call, name in zip(sweeps, files, strict=True):
+        assert f"conf/sweeps/{name}" in call and "--on dev_whole" in call
+        assert "cs\\ nl" in call and "exp2" in call
+    tables = (ablations.recipe / "exp2/sweeps/TABLES.md").read_text()
+    assert tables in done.stdout and "bin.sweeps conf/sweeps/alpha.txt" in tables
+
+
+def test_ablations_take_what_is_there_and_run_what_is_named(ablations):
+    for name in ("mono", "multi", "mole", "kd"):
+        (ablations.recipe / "exp" / name).mkdir(parents=True)
+        (ablations.recipe / "exp" / name / "system.json").write_text("{}")
+    (ablations.recipe / "dump/raw/dev_whole").mkdir(parents=True)
+    (ablations.recipe / "dump/raw/dev_whole/text").write_text("")
+    _, made = ablations("--sweeps", "top_k alpha")
+    assert [call.split()[3] for call in made] == [
+        "conf/sweeps/top_k.txt",
+        "conf/sweeps/alpha.txt",
+    ]
+    assert ablations("--tables", "true")[1] == []
+
+
+def test_ablations_explain_themselves_and_refuse_what_they_do_not_know(ablations):
+    done, made = ablations("--help")
+    assert done.returncode == 0 and "--sweeps" in done.stdout and not made
+    done, made = ablations("--sweeps", "depth")
+    assert done.returncode == 2 and "there are: alpha data" in done.stderr and not made
+    done, made = ablations("depth")
+    assert done.returncode == 2 and "but got depth" in done.stderr and not made

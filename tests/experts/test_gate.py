@@ -93,3 +93,13 @@ def test_packed_experts_may_differ_in_rank_and_layers(bank, x, add_random):
             expected = bank.model(x)
         with bank.using(Packed(["es", "small", "ru"]).gate(rows)):
             torch.testing.assert_close(bank.model(x), expected)
+
+
+def test_packed_experts_are_soft_too(bank, x, add_random):
+    add_random(bank, ["small"], r=1, target_modules=["first"])
+    names, weight_BE = ["es", "small", "ru"], torch.rand(len(x), 3)
+    with torch.no_grad():
+        with bank.using(soft(names, weight_BE)):
+            expected = bank.model(x)
+        with bank.using(Packed(names).soft(weight_BE)):
+            torch.testing.assert_close(bank.model(x), expected)

@@ -35,6 +35,7 @@ def folders(folder_30s, add_random, tmp_path_factory):
         "multi": Single(LANGS, "multi"),
         "mono": Experts(LANGS),
         "mole": MoLE(backbone, LANGS, 1),
+        "soft": MoLE(backbone, LANGS, 1, top_k=2),
     }
     path = tmp_path_factory.mktemp("systems")
     for name, system in systems.items():

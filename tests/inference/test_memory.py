@@ -1,5 +1,7 @@
 """What is remembered of clips, and when it is decoded again."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import soundfile
@@ -11,8 +13,8 @@ from espnet_lora_experts.inference.result import Segment, join
 class Recognizer:
     """Finds ``es`` and notes what it was asked; clips over 1 s are two segments."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, soft=False):
+        self.asked, self.system = [], SimpleNamespace(soft=soft)
 
     def __call__(self, speech, langs=None, progress=None):
         self.asked.append([len(clip) for clip in speech])
@@ -60,6 +62,14 @@ def test_a_language_that_was_found_is_not_decoded_again(paths):
         ["2000 in ru", "1000 in es"],
     )
     assert recognizer.asked == [[1000, 2000], [2000]]
+
+
+def test_what_a_soft_route_says_is_another_matter(paths):
+    """Than what the system says when it is told the language that it found."""
+    memory, recognizer = Memory(), Recognizer(soft=True)
+    for lang in (None, None, "es", "es"):
+        ask(memory, recognizer, [(paths[0], lang)])
+    assert recognizer.asked == [[1000], [1000]]
 
 
 def test_languages_given_and_to_be_found_keep_their_order(paths):

@@ -19,7 +19,7 @@ from espnet_lora_experts.whisper.systems import Single
 
 LANGS = ["es", "ru", "ja"]
 GIVEN = ["ru", "es", "ru", "ja", "es"]  # mixed, not sorted
-SYSTEMS = ["vanilla", "multi", "mono", "mole"]
+SYSTEMS = ["vanilla", "multi", "mono", "mole", "soft"]
 every_system = pytest.mark.parametrize("name", SYSTEMS)
 
 
@@ -158,7 +158,7 @@ def test_experts_differ_by_language(load, clips):
 def test_one_backbone_serves_all_systems(whisper, folders, clips, load, recwarn):
     """Loaded one after the other into one Whisper; folding leaves no trace."""
     before = {n: p.clone() for n, p in whisper.hf.named_parameters()}
-    for name in ("multi", "mono", "mole", "multi"):
+    for name in ("multi", "mono", "mole", "soft", "multi"):
         shared = Speech2Text.from_pretrained(folders[name], whisper)
         tokens = [x.hf.proj_out.weight for x in (shared.backbone, whisper)]
         assert tokens[0].data_ptr() == tokens[1].data_ptr()

@@ -25,8 +25,8 @@ LANGS = {"paper8": "zh en ko ja id ru vi yue"}
 
 
 @pytest.fixture(scope="module")
-def corpora(recipe, tmp_path_factory):
-    """Miniatures of real speech, by the command of the READMEs; needs Tux Paint."""
+def corpora(tmp_path_factory):
+    """Miniatures of real speech, by the command of the READMEs."""
     folder = tmp_path_factory.mktemp("corpora")
     command = [sys.executable, "-m", "tests.egs2.miniatures", folder]
     command += ["--download_dir", DOWNLOADS]

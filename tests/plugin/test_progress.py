@@ -49,12 +49,15 @@ def test_espnet_still_counts_the_batches():
 
 
 @pytest.mark.parametrize("batches", [[1, 2], iter([1, 2])], ids=["counted", "not"])
-def test_the_trainer_tells_it_where_batches_can_be_counted(monkeypatch, batches):
+def test_the_trainer_tells_it_where_batches_can_be_counted(
+    monkeypatch, tmp_path, batches
+):
     given = []
     monkeypatch.setattr(
         Trainer, "train_one_epoch", lambda iterator, **options: given.append(iterator)
     )
-    reporter, options = SimpleNamespace(epoch=3), SimpleNamespace(max_epoch=5)
-    ExpertTrainer.train_one_epoch(batches, reporter, options)
+    reporter, alone = SimpleNamespace(epoch=3), SimpleNamespace(dist_rank=None)
+    options = SimpleNamespace(max_epoch=5, output_dir=tmp_path)
+    ExpertTrainer.train_one_epoch(batches, reporter, options, alone)
     counted = isinstance(batches, list)
     assert given == [Progress(batches, 3, 5) if counted else batches]

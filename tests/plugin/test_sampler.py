@@ -44,6 +44,27 @@ def test_weights_give_the_shares_asked_for():
     assert found == {"en": round(141 / 1.75), "ru": 20, "yue": 40}
 
 
+def test_fewer_utterances_at_as_many_steps():
+    """The smaller set is in the larger one; validation has all."""
+    drawn = {}
+    for most in (5, 20, None):
+        batches = sampler(most_per_language=most).generate(1)
+        assert shares(batches) == dict.fromkeys(SIZES, 47)
+        drawn[most] = {utt for batch in batches for utt in batch}
+    assert shares([sorted(drawn[5])]) == dict.fromkeys(SIZES, 5)
+    assert shares([sorted(drawn[20])]) == {"en": 20, "ru": 20, "yue": 11}
+    assert drawn[5] < drawn[20]
+    again = sampler(most_per_language=5).generate(2)
+    assert {utt for batch in again for utt in batch} == drawn[5]
+    whole = sampler(most_per_language=5, shuffle=False)
+    assert list(whole) == list(sampler(shuffle=False))
+
+
+def test_at_least_one_utterance_of_a_language_is_kept():
+    with pytest.raises(ValueError, match="most_per_language must be 1 .* but got 0"):
+        sampler(most_per_language=0)
+
+
 @pytest.mark.parametrize("options", [{"weights": "proportional"}, {"shuffle": False}])
 @pytest.mark.parametrize("seed", [0, 5])
 def test_every_utterance_exactly_once(options, seed):

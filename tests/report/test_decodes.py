@@ -76,4 +76,5 @@ def test_single_experts_need_a_language_and_two_passes_find_it():
 
 @pytest.mark.parametrize("system", ["mono", "two_pass", "kd"])
 def test_a_system_decoded_in_another_way_has_the_same_modes(system):
-    assert decodes.modes_of(f"{system}@30s") == decodes.modes_of(system)
+    for variant in (f"{system}@30s", f"{system}_r_8", f"{system}_r_8@30s"):
+        assert decodes.modes_of(variant) == decodes.modes_of(system)

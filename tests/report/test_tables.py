@@ -80,7 +80,7 @@ def test_other_normalisations_stand_beside_the_scored_one(built):
     )
     two["mono"] = results.System(0, 0, 0, {"aware": decoded})
     others = {"raw": {**one, "mono": two["mono"]}}
-    found = results.build(two, {}, samples=10, others=others)
+    found = results.build(two, {}, samples=10, other_texts=others)
     kd, mono = rows_of(tables.other_table(found))
     assert kd["agnostic, scored"] == "0.0 [0.0, 0.0]"
     assert kd["aware, raw"] == kd["agnostic, raw"] == "50.0 [50.0, 50.0]"

@@ -55,14 +55,16 @@ Models
   --train_multi true     the pooled LoRA
   --train_full false     full fine-tuning too
   --train_kd_logits_only false            distillation without the layers' terms too
-  --tag ""               what stages 6 to 8 train is named with it, exp/mole_TAG: other options beside
+  --tag ""               what stages 5 to 8 train is named with it, exp/mole_TAG: other options beside
                          the first; see ./sweep.sh --help
+  --experts mono         the experts in exp that stages 7 and 8 start from
 Results
   --systems ""           default: all that were trained
   --cross_experts true   decode every language with every expert too
   --inference_config conf/decode_greedy.yaml  --inference_args ""    for bin/decode
   --score_case lower  --score_punctuation remove    of the scored texts; or keep
   --padded ""            systems to decode with their clips padded to 30 s too, as NAME@30s
+  --baseline multi       the systems that p-values compare with; tables show the first
   --results_dir exp  --results_md exp/RESULTS.md    where results.json and the tables go
   --report_args ""       for bin/report
 Elsewhere
@@ -115,6 +117,7 @@ train_multi=true
 train_full=false
 train_kd_logits_only=false
 tag=""
+experts=mono
 # Results
 systems=""
 cross_experts=true
@@ -123,6 +126,7 @@ inference_args=""
 score_case=lower
 score_punctuation=remove
 padded=""
+baseline=multi
 results_dir=""
 results_md=""
 report_args=""
@@ -196,6 +200,12 @@ launch() {
     fi
 }
 
+# trained_experts: what was trained, and with which options, to give the experts of stages 7 and 8.
+trained_experts() {
+    local each=("${lang_list[@]/#/${expdir}/${experts}_}")
+    cat "${expdir}/${experts}/.done" "${each[@]/%//.done}" 2>/dev/null
+}
+
 # train NAME CONFIG ARGS...: trains exp/NAME, resumes it, or leaves it when it is finished. What was
 # trained there with other options or inputs is kept in exp/replaced.
 train() {
@@ -213,7 +223,7 @@ train() {
     inputs=$({
         sed 's/ *#.*//; /^max_epoch:/d' "${config}"
         cat "${raw}/${train_set}"/{utt2num_samples,text,utt2lang}
-        [[ ${dir} == */mono* ]] || cat "${expdir}"/mono*/.done 2>/dev/null || true
+        [[ ${dir} == */mono* ]] || trained_experts || true
     } | sha256sum)
     wanted="${inputs%% *} $(sed -nE 's/^max_epoch: *([0-9]+).*/--max_epoch \1/p' "${config}") ${cmd[*]}"
     if ${skip_done} && [ "$(cat "${dir}/.done" 2>/dev/null)" = "${wanted}" ]; then
@@ -252,7 +262,7 @@ experts_apart() {
         (
             [ "${cmd_backend:-local}" != local ] || OMP_NUM_THREADS=$(((OMP_NUM_THREADS + most - 1) / most))
             # shellcheck disable=SC2086
-            train "mono_${lang}" "${expert_config}" --model_conf "languages=$(listed "${lang}")" ${expert_args}
+            train "mono${suffix}_${lang}" "${expert_config}" --model_conf "languages=$(listed "${lang}")" ${expert_args}
         ) </dev/null &
         pids[${lang}]=$!
     done
@@ -262,15 +272,15 @@ experts_apart() {
     trap - INT TERM
     set +m
     if [ -n "${failed}" ]; then
-        log "failed:${failed} (${expdir}/mono_LANG/train.log); the other experts are trained. Run this again with" \
+        log "failed:${failed} (${expdir}/mono${suffix}_LANG/train.log); the other experts are trained. Run this again with" \
             "--skip_done true: only the missing ones are trained, from the last epoch that they finished"
         exit 1
     fi
 }
 
-# experts_conf: the experts of exp/mono as ESPnet's option {"es": folder, ...}.
+# experts_conf: the experts of exp/${experts} as ESPnet's option {"es": folder, ...}.
 experts_conf() {
-    "${python}" - "${expdir}/mono" <<'END'
+    "${python}" - "${expdir}/${experts}" <<'END'
 import json, sys
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper.description import read_description
@@ -327,14 +337,14 @@ if runs 5 "language experts: ${langs}"; then
     parts=""
     if ${joint_experts}; then
         # shellcheck disable=SC2086
-        train mono "${expert_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${expert_args}
-        parts=${expdir}/mono
+        train "mono${suffix}" "${expert_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${expert_args}
+        parts=${expdir}/mono${suffix}
     else
         experts_apart
-        parts=$(printf "${expdir}/mono_%s " "${lang_list[@]}")
+        parts=$(printf "${expdir}/mono${suffix}_%s " "${lang_list[@]}")
     fi
-    "${python}" -m espnet_lora_experts.bin.combine --inputs "${parts}" --output "${expdir}/mono" \
-        --two_pass "${expdir}/two_pass"
+    "${python}" -m espnet_lora_experts.bin.combine --inputs "${parts}" --output "${expdir}/mono${suffix}" \
+        --two_pass "${expdir}/two_pass${suffix}"
 fi
 
 if runs 6 "baselines: pooled LoRA$(${train_full} && echo ', full fine-tuning' || true)"; then
@@ -349,26 +359,26 @@ if runs 6 "baselines: pooled LoRA$(${train_full} && echo ', full fine-tuning' ||
 fi
 
 if runs 7 "fusion: LoRA MoLE"; then
-    experts=$(experts_conf)
+    teachers=$(experts_conf)
     # shellcheck disable=SC2086
     train "mole${suffix}" "${mole_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-        --model_conf "experts=${experts}" ${mole_args}
+        --model_conf "experts=${teachers}" ${mole_args}
 fi
 
 if runs 8 "knowledge distillation"; then
-    experts=$(experts_conf)
+    teachers=$(experts_conf)
     # shellcheck disable=SC2086
     train "kd${suffix}" "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-        --model_conf "experts=${experts}" ${distill_args}
+        --model_conf "experts=${teachers}" ${distill_args}
     if ${train_kd_logits_only}; then
         # shellcheck disable=SC2086
         train "kd_logits_only${suffix}" "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-            --model_conf "experts=${experts}" --model_conf logits_only=true ${distill_args}
+            --model_conf "experts=${teachers}" --model_conf logits_only=true ${distill_args}
     fi
 fi
 
 if [ -z "${systems}" ]; then
-    for name in vanilla mono two_pass {multi,mole,kd,kd_logits_only,full}{,"${suffix}"}; do
+    for name in vanilla {mono,two_pass,multi,mole,kd,kd_logits_only,full}{,"${suffix}"}; do
         if [ -f "${expdir}/${name}/system.json" ] && [[ " ${systems} " != *" ${name} "* ]]; then
             systems+=" ${name}"
         fi
@@ -395,7 +405,7 @@ fi
 
 if runs 10 "score"; then
     "${python}" -m espnet_lora_experts.bin.score --expdir "${expdir}" --test_sets "${test_sets}" \
-        --data_root "${raw}" --systems "${systems}" --baseline multi --output "${results_dir}" \
+        --data_root "${raw}" --systems "${systems}" --baseline "${baseline}" --output "${results_dir}" \
         --score_case "${score_case}" --score_punctuation "${score_punctuation}" --whisper_spellings "${backbone}" \
         --results_md "${results_md}" --command "${command}" --about "backbone=${backbone} text_policy=${text_policy}"
     if command -v sclite >/dev/null; then

@@ -96,13 +96,19 @@ def system_title(name: str) -> str:
     Example:
         >>> system_title("mole_L1_50"), system_title("kd@30s")
         ('LoRA MoLE, experts fused: L1_50', 'distilled student, padded to 30 s')
+        >>> system_title("mole@top2"), system_title("two_pass@kd")
+        ('LoRA MoLE, experts fused, top2', 'LID by kd, then the expert')
     """
     base, _, way = name.partition("@")
+    if base == "two_pass" and way not in ("", "30s"):
+        return f"LID by {way}, then the expert"
     known = [key for key in TITLES if f"{base}_".startswith(f"{key}_")]
     longest = max(known, key=len, default="")
     tag = base.removeprefix(longest).removeprefix("_")
-    padded = f", padded to {way.removesuffix('s')} s" if way else ""
-    return ": ".join(x for x in (TITLES.get(longest, ""), tag) if x) + padded
+    other = f", {way}" if way else ""
+    if way == "30s":
+        other = ", padded to 30 s"
+    return ": ".join(x for x in (TITLES.get(longest, ""), tag) if x) + other
 
 
 def colour(number: int) -> str:
