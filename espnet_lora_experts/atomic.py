@@ -46,17 +46,25 @@ def folder(path: str | os.PathLike) -> Iterator[Path]:
     Another folder around it goes afterwards, with what else was put there.
     """
     path = Path(path)
-    work = _part(path)
-    shutil.rmtree(work, ignore_errors=True)
-    temp = work / "new"
-    temp.mkdir(parents=True)
-    try:
+    with scratch(path) as work:
+        temp = work / "new"
+        temp.mkdir()
         yield temp
         for part in temp.rglob("*"):
             _to_disk(part)
         _to_disk(temp)
         _move(temp, path)
         _to_disk(path.parent)
+
+
+@contextmanager
+def scratch(path: str | os.PathLike) -> Iterator[Path]:
+    """An empty temporary folder beside ``path``, which goes afterwards."""
+    work = _part(Path(path))
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
