@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.report import (
     changes,
@@ -164,9 +165,9 @@ def scoring_words(words: Sequence[str], command: str) -> list[str]:
 def write(built: dict[str, Any], path: Path, results_md: Path | None) -> None:
     """Write the results and, beside them unless it is named, the page."""
     text = json.dumps(built, indent=1, ensure_ascii=False)
-    decodes.write_whole(path, text + "\n")
+    atomic.write_text(path, text + "\n")
     page = results_md or path.with_name("RESULTS.md")
-    decodes.write_whole(page, tables.render(built))
+    atomic.write_text(page, tables.render(built))
 
 
 if __name__ == "__main__":
