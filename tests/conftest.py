@@ -29,11 +29,10 @@ SPECIALS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def config():
+def tiny_config(**changes):
     """As Whisper-tiny, but narrow and with bytes for a vocabulary."""
     eot = len(LETTERS)
-    return WhisperConfig(
+    own = WhisperConfig(
         vocab_size=eot + 1 + len(SPECIALS),
         d_model=16,
         encoder_layers=2,
@@ -52,34 +51,50 @@ def config():
         begin_suppress_tokens=None,
         init_std=0.2,
     )
+    return WhisperConfig.from_dict(own.to_dict() | changes)
 
 
-@pytest.fixture(scope="session")
-def make_whisper(config):
-    """Builds transformers' Whisper, random but the same for the same seed.
+def random_whisper(config, seed=1):
+    """transformers' Whisper, random but the same for the same seed.
 
     Its transcripts vary by position and end, of some utterances after a few tokens.
     """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        whisper = WhisperForConditionalGeneration(config).eval()
+        for name, parameter in whisper.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.2)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        whisper.proj_out.weight[config.eos_token_id].normal_(
+            std=0.5, generator=generator
+        )
+        whisper.model.decoder.embed_positions.weight.normal_(
+            std=0.6, generator=generator
+        )
+    return whisper
 
-    def make(seed=1, **changes):
-        changed = WhisperConfig.from_dict(config.to_dict() | changes)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            whisper = WhisperForConditionalGeneration(changed).eval()
-            for name, parameter in whisper.named_parameters():
-                if name.endswith("bias"):
-                    torch.nn.init.normal_(parameter, std=0.2)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            whisper.proj_out.weight[config.eos_token_id].normal_(
-                std=0.5, generator=generator
-            )
-            whisper.model.decoder.embed_positions.weight.normal_(
-                std=0.6, generator=generator
-            )
-        return whisper
 
-    return make
+def save_processor(folder):
+    """Writes the tokenizer and the feature extractor."""
+    WhisperFeatureExtractor().save_pretrained(folder)
+    vocab = {letter: i for i, letter in enumerate([*LETTERS, EOT])}
+    tokenizer = WhisperTokenizerFast(vocab=vocab, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": SPECIALS})
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def config():
+    """See :func:`tiny_config`."""
+    return tiny_config()
+
+
+@pytest.fixture(scope="session")
+def make_whisper():
+    """Builds a Whisper, see :func:`random_whisper`."""
+    return lambda seed=1, **changes: random_whisper(tiny_config(**changes), seed)
 
 
 @pytest.fixture(scope="session")
@@ -87,11 +102,7 @@ def whisper_folder(make_whisper, tmp_path_factory):
     """A complete folder in Hugging Face's layout."""
     folder = tmp_path_factory.mktemp("models") / "whisper-random"
     make_whisper().save_pretrained(folder)
-    WhisperFeatureExtractor().save_pretrained(folder)
-    vocab = {letter: i for i, letter in enumerate([*LETTERS, EOT])}
-    tokenizer = WhisperTokenizerFast(vocab=vocab, merges=[])
-    tokenizer.add_special_tokens({"additional_special_tokens": SPECIALS})
-    tokenizer.save_pretrained(folder)
+    save_processor(folder)
     return folder
 
 

@@ -10,6 +10,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper import hub, languages
 from espnet_lora_experts.whisper.backbone import Backbone
@@ -53,8 +54,7 @@ def main(cmd=None) -> None:
 def write_token_list(path: Path, prompter: Prompter, vocab_size: int) -> None:
     """One token a line; ids that the tokenizer has no string for get a placeholder."""
     tokens = prompter.token_list(vocab_size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    atomic.write_text(path, "\n".join(tokens) + "\n")
 
 
 def write_vanilla(folder: Path, backbone: Backbone, langs: list[str]) -> None:

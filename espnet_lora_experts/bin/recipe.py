@@ -17,7 +17,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from espnet_lora_experts import packaged
+from espnet_lora_experts import atomic, packaged
 from espnet_lora_experts.bin import cli
 
 DEFAULT = "mini_multilingual"
@@ -53,9 +53,11 @@ def copy(source: Path, target: Path) -> None:
     """
     if target.exists():
         raise ValueError(f"{target} must be a new folder, but is there already")
-    temp = target.with_name(f".{target.name}.copying")
-    shutil.rmtree(temp, ignore_errors=True)
-    temp.mkdir(parents=True)
+    with atomic.folder(target) as temp:
+        _fill(temp, source)
+
+
+def _fill(temp: Path, source: Path) -> None:
     for path in sorted(path for p in SKELETON for path in source.glob(p)):
         if path.is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
@@ -70,7 +72,6 @@ def copy(source: Path, target: Path) -> None:
         f"python={shlex.quote(sys.executable)}\n",
         encoding="utf-8",
     )
-    temp.replace(target)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.bin.tasks import files_of
 from espnet_lora_experts.experts.similarity import similarities
@@ -100,7 +101,7 @@ def main(cmd: Sequence[str] | None = None) -> Path:
         utterances,
         read_clips(utterances, paths),
     )
-    decodes.write_whole(output, page)
+    atomic.write_text(output, page)
     logging.info(f"{output}: {output.stat().st_size / 2**20:.1f} MB")
     return output
 

@@ -4,17 +4,28 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.bin import cli
-from espnet_lora_experts.report import collect, decodes, environment, results, tables
+from espnet_lora_experts.report import (
+    changes,
+    collect,
+    decodes,
+    environment,
+    results,
+    tables,
+)
 from espnet_lora_experts.whisper import languages, published
+from espnet_lora_experts.whisper.description import DESCRIPTION, read_description
 
 MODULE = "espnet_lora_experts.bin.score"
 SYSTEMS = "vanilla mono two_pass multi mole kd kd_logits_only full"
+TRAINED_ANEW = ("mole", "single")
+"""Types of systems that adding a language changes; experts stay as they are."""
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -24,6 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--expdir", type=Path, default="exp", help="holds <system>/decode_<mode>/<set>")
+    add("--before", type=Path, help="an older expdir: how its systems have changed")
     add("--test_sets", default="test", help="separated by spaces; languages are pooled")
     add("--data_root", type=Path, default="dump/raw", help="holds <set>/text, utt2lang")
     add("--systems", default=SYSTEMS, help="separated by spaces")
@@ -102,9 +114,26 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
         others,
         read_others(args, list(systems)),
     )
+    if args.before:
+        older = read_before(args.before, systems, test_sets)
+        built["changes"] = changes.compare(older, systems, args.samples, args.seed)
     write(built, args.output / "results.json", args.results_md)
     print("\n\n".join(tables.summaries(built)))
     return built
+
+
+def read_before(
+    expdir: Path, names: Iterable[str], test_sets: Sequence[decodes.TestSet]
+) -> dict[str, results.System]:
+    """The systems of an older folder, on the utterances of their languages."""
+    found = {}
+    for name in names:
+        if (expdir / name / DESCRIPTION).is_file():
+            what = read_description(expdir / name)
+            if what["type"] in TRAINED_ANEW:
+                sets = [decodes.of_languages(x, what["languages"]) for x in test_sets]
+                found |= collect.read_systems(expdir, [name], sets, trn=False)
+    return found
 
 
 def read_others(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -136,9 +165,9 @@ def scoring_words(words: Sequence[str], command: str) -> list[str]:
 def write(built: dict[str, Any], path: Path, results_md: Path | None) -> None:
     """Write the results and, beside them unless it is named, the page."""
     text = json.dumps(built, indent=1, ensure_ascii=False)
-    decodes.write_whole(path, text + "\n")
+    atomic.write_text(path, text + "\n")
     page = results_md or path.with_name("RESULTS.md")
-    decodes.write_whole(page, tables.render(built))
+    atomic.write_text(page, tables.render(built))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.bin import cli
-from espnet_lora_experts.report.decodes import write_whole
 from espnet_lora_experts.report.transcripts import FORMATS, LINES
 
 GROUP, GROUP_SECONDS = 64, 600
@@ -219,7 +219,7 @@ class Output:
             sys.stdout.flush()
             return
         for name, file in zip(self.formats, self.files(path), strict=True):
-            write_whole(file, FORMATS[name](result, path))
+            atomic.write_text(file, FORMATS[name](result, path))
 
 
 def _check_names(paths: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.experts.adapter import (
     CONFIG,
     check_ranks,
@@ -36,26 +36,6 @@ PICKLE = "adapter_model.bin"
 README = "README.md"
 
 
-@contextmanager
-def replacing(folder: str | os.PathLike) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``folder`` once it is whole."""
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True
-    ) as work:
-        temp = Path(work, "new")
-        temp.mkdir()  # as open as the umask says; the one around it is the owner's
-        yield temp
-        if folder.exists():
-            retired = Path(f"{work}.old")
-            folder.rename(retired)
-            temp.rename(folder)
-            shutil.rmtree(retired)
-        else:
-            temp.rename(folder)
-
-
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -66,14 +46,10 @@ def write_tensors(
         tensors: By their names, on any device.
         metadata: Strings for the file's header.
     """
-    temp = path.with_name(f".{path.name}.{os.getpid()}")
     on_cpu = {key: x.detach().contiguous().cpu() for key, x in tensors.items()}
-    try:
+    with atomic.file(path) as temp:
         save_file(on_cpu, temp, metadata={"format": "pt", **(metadata or {})})
         follow_umask(temp)
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 def follow_umask(path: Path) -> None:
@@ -141,7 +117,7 @@ def save_expert(
     config = LoraConfig(**bank.configs[name].to_dict())
     config.base_model_name_or_path = backbone
     config.inference_mode = True
-    with replacing(folder) as temp:
+    with atomic.folder(folder) as temp:
         config.save_pretrained(str(temp))
         write_tensors(temp / WEIGHTS, tensors, metadata)
         if (readme := Path(folder, README)).is_file():

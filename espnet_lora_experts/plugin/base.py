@@ -153,7 +153,14 @@ class WhisperModel(ESPnetASRModel):
         self, lengths: list[int], utts: Sequence[str] | None
     ) -> None:
         positions = self.backbone.config.max_target_positions
-        tokens = max(lengths)
+        tokens, least = max(lengths), min(lengths)
+        if least < PROMPT_LENGTH:  # its losses would be 0, and count in the means
+            row = lengths.index(least)
+            raise ValueError(
+                f"utterance {utts[row] if utts else row} must have a prompt of "
+                f"{PROMPT_LENGTH} tokens, or no position has a target, but has {least} "
+                "tokens; its text must come from WhisperPreprocessor"
+            )
         if tokens > positions:
             row = lengths.index(tokens)
             raise ValueError(

@@ -10,13 +10,15 @@ import inspect
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import yaml
 from espnet2.main_funcs import pack_funcs
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.experts.adapter import CONFIG
 from espnet_lora_experts.experts.store import WEIGHTS
 from espnet_lora_experts.plugin.base import WhisperModel
@@ -43,11 +45,19 @@ def pack(
         FileNotFoundError: A file of these, or of an expert, is missing.
     """
     if ASR not in yaml_files:
-        pack_funcs.pack(files, yaml_files, outpath, option)
+        _pack(files, yaml_files, outpath, option)
         return
     with _alone(Path(yaml_files[ASR])) as (config, more):
         changed = {**yaml_files, ASR: config}
-        pack_funcs.pack(files, changed, outpath, [*option, *more])
+        _pack(files, changed, outpath, [*option, *more])
+
+
+def _pack(files, yaml_files, outpath, option) -> None:
+    """ESPnet's packing; what it prints names the file that it is to become."""
+    said = StringIO()
+    with atomic.file(outpath) as temp, redirect_stdout(said):
+        pack_funcs.pack(files, yaml_files, temp, option)
+    print(said.getvalue().replace(str(temp), str(outpath)), end="")
 
 
 @contextmanager
@@ -58,7 +68,8 @@ def _alone(config: Path) -> Iterator[tuple[Path, list[Path]]]:
         yield config, []
         return
     folder = config.parent / "packed"  # its name is seen in the zip
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    folder.mkdir()
     try:
         if args["model"] == "lora_mole":
             experts = _copied(args["model_conf"]["experts"], folder / "experts")

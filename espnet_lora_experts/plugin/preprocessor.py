@@ -9,7 +9,7 @@ import numpy as np
 from espnet2.train.preprocessor import CommonPreprocessor
 
 from espnet_lora_experts.whisper import hub, languages
-from espnet_lora_experts.whisper.features import MAX_SAMPLES
+from espnet_lora_experts.whisper.features import FRAME_PAIR, MAX_SAMPLES
 from espnet_lora_experts.whisper.prompt import PROMPT_LENGTH, Prompter
 
 
@@ -80,10 +80,15 @@ class WhisperPreprocessor(CommonPreprocessor):
         data["lang"] = encode_language(code)
         return data
 
-    def fits(self, text: str, code: str) -> bool:
-        """Whether a text with its prompt has room in the decoder's positions."""
+    def fits(self, text: str, code: str, samples: int = MAX_SAMPLES) -> bool:
+        """Whether a text has room in the decoder's positions, and in its speech.
+
+        Nobody speaks more tokens than the encoder has positions, one in 20 ms; decoding
+        ends there too (``maxlenratio``).
+        """
+        room = min(self.positions, PROMPT_LENGTH + 1 + samples // FRAME_PAIR)
         most = PROMPT_LENGTH + len(f" {text}".encode())  # a token is a byte or more
-        return most <= self.positions or len(self._ids(text, code)) <= self.positions
+        return most <= room or len(self._ids(text, code)) <= room
 
     def _ids(self, text: str, code: str) -> list[int]:
         return self.prompter.prompt(code) + self.prompter.encode(text, code)

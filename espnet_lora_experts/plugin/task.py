@@ -171,19 +171,22 @@ def _read_lengths(shape_files, utt2lang, model_conf) -> dict[str, int]:
 
 
 def _decodable(lengths, utt2lang, data, process) -> dict[str, int]:
-    """Utterances whose text has room in the decoder; a warning counts the others."""
+    """Utterances whose text has room in decoder and speech; a warning counts others."""
     paths = [path for path, name, kind in data if (name, kind) == ("text", "text")]
     if not paths or not isinstance(process, WhisperPreprocessor):
         return lengths  # the model checks it in each batch
     long = {
         utt
         for utt, text in Table(paths[0]).rows()
-        if utt in lengths and utt in utt2lang and not process.fits(text, utt2lang[utt])
+        if utt in lengths
+        and utt in utt2lang
+        and not process.fits(text, utt2lang[utt], lengths[utt])
     }
     if long:
         logging.warning(
             f"{len(long)} utterance(s) have more tokens than the decoder's "
-            f"{process.positions} positions and are left out: "
+            f"{process.positions} positions, or than their speech can hold (one in 20 "
+            "ms: the text must be another's), and are left out: "
             f"{', '.join(sorted(long)[:3])} ..."
         )
     return {utt: n for utt, n in lengths.items() if utt not in long}

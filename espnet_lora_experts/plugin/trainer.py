@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -14,12 +13,23 @@ from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 
 from espnet_lora_experts.plugin.progress import Progress
+from espnet_lora_experts.plugin.resume import CHECKPOINT, keep, mend
+from espnet_lora_experts.plugin.steps import Interrupt, Steps
+from espnet_lora_experts.plugin.watch import Watch
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.systems import MoLE, Single
 
 
 class ExpertTrainer(Trainer):
-    """ESPnet's trainer; afterwards the best model becomes a system's folder."""
+    """ESPnet's trainer; afterwards the best model becomes a system's folder.
+
+    Attributes:
+        interrupt: Signals that end the training; ESPnet makes no trainer's object.
+        watch: Of the numbers.
+    """
+
+    interrupt = Interrupt()
+    watch = Watch()
 
     @classmethod
     def build_options(cls, args):
@@ -36,23 +46,14 @@ class ExpertTrainer(Trainer):
 
     @staticmethod
     def resume(checkpoint, *args, **kwargs):
-        """Resumes, from the epoch before where the last checkpoint is broken.
-
-        ESPnet writes ``checkpoint.pth`` in its place: a process that is killed
-        meanwhile leaves half a file.
+        """Resumes, or says which file cannot be resumed from and what to do.
 
         Raises:
-            ValueError: The checkpoint is broken and there is none before it, or it is
-                of another model or optimizer. Says what to do.
+            ValueError: The checkpoint is broken, or of another model or optimizer.
         """
         try:
             Trainer.resume(checkpoint, *args, **kwargs)
         except Exception as error:  # a damaged file can end in any of them
-            before = _before(checkpoint)
-            if before.exists() and not _is_whole(checkpoint):
-                logging.warning(f"{checkpoint} is broken; resuming from {before}")
-                ExpertTrainer.resume(before, *args, **kwargs)
-                return
             raise ValueError(
                 f"{checkpoint} must be a whole checkpoint of this model, but is not "
                 f"({type(error).__name__}: {error}); give another --output_dir (a "
@@ -64,10 +65,19 @@ class ExpertTrainer(Trainer):
     def run(cls, model, trainer_options, distributed_option, **kwargs) -> None:
         """Trains, then exports the best epoch next to the checkpoints.
 
+        A run that was killed goes on after its last finished epoch, see
+        :func:`~.resume.mend`; signals end it between two steps, see
+        :class:`~.steps.Interrupt`; and numbers are looked at, see :mod:`.watch`.
+
         Raises:
             ConnectionError: Another process of a distributed training has ended.
+            ValueError: The checkpoint cannot be resumed from, or numbers are not
+                finite.
+            SystemExit: A signal came.
         """
-        with _lost_process():
+        cls.watch = Watch(model.languages, trainer_options.accum_grad)
+        cls._mend(trainer_options, distributed_option)
+        with cls.interrupt.caught(), _lost_process(cls.interrupt):
             super().run(
                 model=model,
                 trainer_options=trainer_options,
@@ -83,28 +93,60 @@ class ExpertTrainer(Trainer):
         model.export(output_dir, {**facts, "checkpoint": best.resolve().name})
         logging.info(f"exported {best.resolve().name} as the system {output_dir}")
 
+    @staticmethod
+    def _mend(options, distributed_option) -> None:
+        """The first process mends the files, all go on from them."""
+        folder = Path(options.output_dir)
+        if not options.resume:
+            return
+        if distributed_option.distributed:
+            if distributed_option.dist_rank == 0:
+                mend(folder, options)
+            torch.distributed.barrier()
+        if (over := mend(folder, options)) is not None:
+            options.max_epoch = min(options.max_epoch, over)
+
     @classmethod
     def train_one_epoch(
-        cls, iterator, reporter, options, distributed_option, **kwargs
+        cls, model, iterator, reporter, options, distributed_option, **kwargs
     ) -> bool:
-        """ESPnet's epoch, with the time left where its batches can be counted.
+        """ESPnet's epoch; its numbers are looked at, and it can be stopped.
 
-        The checkpoint of the epoch before is kept until its end.
+        The checkpoint of the epoch before is kept until its end. The time left is told
+        where batches can be counted.
         """
-        last = Path(options.output_dir) / "checkpoint.pth"
-        if not distributed_option.dist_rank and last.exists():
-            copy = last.with_suffix(".copying")
-            shutil.copyfile(last, copy)
-            copy.replace(_before(last))
+        if not distributed_option.dist_rank:
+            keep(Path(options.output_dir))
         if hasattr(iterator, "__len__"):
             iterator = Progress(iterator, reporter.epoch, options.max_epoch)
-        return super().train_one_epoch(
-            iterator=iterator,
+        cls.watch.begin()
+
+        def after(taken: int, utts: list[str]) -> None:
+            cls.watch.after(reporter, taken, utts)
+            cls.interrupt.check(f"after step {taken} of epoch {reporter.epoch}")
+
+        invalid = super().train_one_epoch(
+            model=model,
+            iterator=Steps(iterator, after),
             reporter=reporter,
             options=options,
             distributed_option=distributed_option,
             **kwargs,
         )
+        cls.watch.end(reporter, alpha(getattr(model, "module", model)))
+        return invalid
+
+    @classmethod
+    def validate_one_epoch(cls, iterator, reporter, **kwargs) -> None:
+        """ESPnet's validation, likewise."""
+
+        def after(taken: int, utts: list[str]) -> None:
+            cls.interrupt.check(f"in the validation of epoch {reporter.epoch}")
+
+        super().validate_one_epoch(
+            iterator=Steps(iterator, after), reporter=reporter, **kwargs
+        )
+        cls.watch.after_validation(reporter)
 
     @staticmethod
     def _best(output_dir: Path, options) -> Path:
@@ -120,7 +162,7 @@ class ExpertTrainer(Trainer):
     @staticmethod
     def _facts(model, output_dir: Path, options) -> dict:
         states = torch.load(
-            output_dir / "checkpoint.pth", map_location="cpu", weights_only=False
+            output_dir / CHECKPOINT, map_location="cpu", weights_only=False
         )
         reporter = Reporter()
         reporter.load_state_dict(states["reporter"])
@@ -134,26 +176,13 @@ class ExpertTrainer(Trainer):
         }
 
 
-def _before(checkpoint: Path | str) -> Path:
-    """Where the checkpoint of the epoch before is kept."""
-    return Path(checkpoint).with_suffix(".before.pth")
-
-
-def _is_whole(checkpoint: Path | str) -> bool:
-    """Whether a file can be read to its end; its content may be of another model."""
-    try:
-        torch.load(checkpoint, map_location="meta", weights_only=False)
-    except Exception:  # a damaged file can end in any of them
-        return False
-    return True
-
-
 @contextmanager
-def _lost_process() -> Iterator[None]:
+def _lost_process(interrupt: Interrupt) -> Iterator[None]:
     """Says what it means when a connection to another rank ends."""
     try:
         yield
     except RuntimeError as error:
+        interrupt.check("as another process was")
         lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
         if not lost:
             raise
@@ -162,6 +191,15 @@ def _lost_process() -> Iterator[None]:
             f"longer answers ({error}); see the end of its log, and run the same "
             "command again: it resumes after the last whole epoch"
         ) from error
+
+
+def alpha(model) -> dict[str, float]:
+    """Each expert's mean share of a MoLE's merged layers; {} of other systems."""
+    fusion = getattr(model.system, "fusion", None)
+    if fusion is None:
+        return {}
+    mean_N = fusion.alpha_IN.detach().mean(dim=0).tolist()
+    return dict(zip(fusion.experts, mean_N, strict=True))
 
 
 def deployed_parameters(backbone: Backbone, system) -> int:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.description import read_json
 from espnet_lora_experts.whisper.prompt import Prompter
@@ -40,7 +41,6 @@ def export_vocabulary(
     folder = hub.resolve(model_name_or_path)
     size = read_json(folder / "config.json")["vocab_size"]
     path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tokens = Prompter(folder).token_list(size)
-    path.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    atomic.write_text(path, "\n".join(tokens) + "\n")
     logging.info(f"{len(tokens)} tokens in {path}")

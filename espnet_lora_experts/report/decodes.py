@@ -5,11 +5,11 @@ may be empty), ``lang`` (language-agnostic only) and ``decode.json``.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.report.kaldi import read_table
 from espnet_lora_experts.whisper.languages import MODES, normalize
 
@@ -92,6 +92,16 @@ def read_test_set(folder: Path, normalize: Normalizer = normalize) -> TestSet:
     )
 
 
+def of_languages(test_set: TestSet, langs: Sequence[str]) -> TestSet:
+    """The references of some languages."""
+    rows = [i for i, lang in enumerate(test_set.langs) if lang in langs]
+    columns = {
+        name: [getattr(test_set, name)[i] for i in rows]
+        for name in ("utts", "langs", "texts", "speakers")
+    }
+    return replace(test_set, **columns)
+
+
 def read_decode(folder: Path, test_set: TestSet, agnostic: bool) -> Decode:
     """Hypotheses of a decoded folder in the order of the references.
 
@@ -146,17 +156,9 @@ def write_trn(folder: Path, test_set: TestSet, texts: list[str]) -> None:
         for kind, side in (("ref", test_set.texts), ("hyp", texts)):
             ids = zip(side, test_set.speakers, test_set.utts, strict=True)
             lines = [f"{' '.join(split(t))}\t({s}-{u})\n" for t, s, u in ids]
-            write_whole(folder / f"score_{name}" / f"{kind}.trn", "".join(lines))
+            atomic.write_text(folder / f"score_{name}" / f"{kind}.trn", "".join(lines))
 
 
 def characters(text: str) -> list[str]:
     """Characters of a text, a space as ``<space>``."""
     return ["<space>" if character == " " else character for character in text]
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Write a file so that it is whole or as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(content, encoding="utf-8")
-    os.replace(scratch, path)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from espnet_lora_experts import atomic
+
 
 def read_table(path: Path) -> dict[str, str]:
     """Reads a table.
@@ -27,7 +29,5 @@ def read_table(path: Path) -> dict[str, str]:
 
 def write_table(path: Path, table: Mapping[str, object]) -> None:
     """Writes a table in the order that it has; a reader sees all of it or nothing."""
-    temp = path.with_name(f".{path.name}")
     lines = [f"{key} {value}".rstrip() + "\n" for key, value in table.items()]
-    temp.write_text("".join(lines), encoding="utf-8")
-    temp.rename(path)
+    atomic.write_text(path, "".join(lines))

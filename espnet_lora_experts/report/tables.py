@@ -9,6 +9,8 @@ from espnet_lora_experts.whisper import languages
 TITLES = {"aware": "Language-aware", "agnostic": "Language-agnostic"}
 _COUNTS = {"WER": "word", "CER": "char"}
 _ESPNET = ("dataset", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
+_CHANGES = ("system", "mode", "language", "before [95 %]", "after [95 %]")
+_CHANGES += ("change [95 %]", "p", "LID before", "LID after", "steps", "steps added")
 
 
 def render(results: Mapping[str, Any]) -> str:
@@ -22,6 +24,7 @@ def render(results: Mapping[str, Any]) -> str:
 def summaries(results: Mapping[str, Any]) -> list[str]:
     """Titles and tables of the modes that some system has."""
     tables = {title: summary(results, mode) for mode, title in TITLES.items()}
+    tables["Before and after languages were added"] = changes_table(results)
     tables["Language identification"] = lid_table(results)
     tables["Other normalisations of the same transcripts"] = other_table(results)
     tables["Each expert (row) on every language"] = cross_table(results)
@@ -111,6 +114,27 @@ def other_cells(row: Mapping[str, Any], mode: str, names: Sequence[str]) -> list
         return ["-"] * (1 + len(names))
     ways = [scores, *(scores.get("other_texts", {}).get(name) for name in names)]
     return [with_interval(x["avg_wer"], x["ci95"]) if x else "-" for x in ways]
+
+
+def changes_table(results: Mapping[str, Any]) -> str:
+    """Each system before and after it learned further languages; "" without any."""
+    rows = []
+    for name, system in results.get("changes", {}).items():
+        steps = [f"{system['steps'][side]:,}" for side in ("before", "after")]
+        for mode in (mode for mode in TITLES if mode in system):
+            for lang, row in system[mode].items():
+                rows.append([name, mode, lang, *change_cells(row), *steps])
+    return markdown(_CHANGES, rows) if rows else ""
+
+
+def change_cells(row: Mapping[str, Any]) -> list[str]:
+    """Rates, p and LID accuracies of one language; a new one has no before."""
+    rates = [
+        with_interval(row[name], row[f"ci95_{name}"]) if name in row else "-"
+        for name in ("before", "after", "change")
+    ]
+    lids = [number(row.get(f"lid_{side}"), 1) for side in ("before", "after")]
+    return [*rates, number(row.get("p"), 3), *lids]
 
 
 def lid_heading(lang: str, langs: Sequence[str]) -> str:

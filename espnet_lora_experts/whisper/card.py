@@ -18,6 +18,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from yaml import YAMLError
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.experts.store import README
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.card_page import Pages
@@ -25,7 +26,6 @@ from espnet_lora_experts.whisper.card_scores import HUB_CODES
 from espnet_lora_experts.whisper.description import (
     DESCRIPTION,
     read_description,
-    write_text,
 )
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def write_card(
         return False
     data.license = license or (ModelCard(old).data.license if old else None)
     card = f"---\n{data.to_yaml()}\n---\n\n{text}\n\n"
-    write_text(path, f"{card}{MARK.format(_digest(card))}\n")
+    atomic.write_text(path, f"{card}{MARK.format(_digest(card))}\n")
     return True
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from espnet_lora_experts import atomic
+
 DESCRIPTION = "system.json"
 REQUIRED = ("type", "languages", "backbone")
 NAME, MOST_NAMES = re.compile(r"[\w-]{1,64}"), 2_000
@@ -100,14 +102,5 @@ def write_description(folder: Path, what: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON, see :func:`write_text`."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; an equal file stays, with its date."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}")
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    temp.write_text(text, encoding="utf-8")
-    os.replace(temp, path)
+    """Writes JSON, see :func:`~.atomic.write_text`."""
+    atomic.write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.experts.store import (
     follow_umask,
     load_expert,
     read_tensors,
-    replacing,
     save_expert,
     write_tensors,
 )
@@ -191,7 +191,7 @@ def _load_weights(system: System, path: Path) -> None:
 
 def _save_backbone(backbone: Backbone, folder: Path) -> dict[str, str]:
     """Writes a fine-tuned Whisper with its tokenizer, in Hugging Face layout."""
-    with replacing(folder) as temp:
+    with atomic.folder(folder) as temp:
         hub.copy_texts(hub.resolve(backbone.name), temp)
         backbone.hf.save_pretrained(temp)
         for file in temp.glob("*.safetensors"):

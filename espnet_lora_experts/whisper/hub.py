@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from espnet_lora_experts.experts.store import replacing
+from espnet_lora_experts import atomic
 from espnet_lora_experts.whisper import snapshot
 from espnet_lora_experts.whisper.convert_local import (
     TOKENIZER,
@@ -188,7 +188,7 @@ def _cached(name: str, fill: Callable[[Path], None]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if missing_files(folder):  # else another process was first
-            with replacing(folder) as out:
+            with atomic.folder(folder) as out:
                 fill(out)
             logger.info("converted %s into %s", name, folder)
     return folder

@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.batching import batches
@@ -91,9 +92,6 @@ def kept_states(
         except (ValueError, OSError, KeyError, EOFError, BadZipFile):
             pass  # a broken file is computed again
     states_ND = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}")
-    with temp.open("wb") as file:
+    with atomic.file(path) as temp, temp.open("wb") as file:
         np.savez_compressed(file, states=states_ND, signature=signature)
-    temp.rename(path)
     return states_ND

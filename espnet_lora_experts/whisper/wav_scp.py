@@ -16,6 +16,7 @@ import kaldiio
 import numpy as np
 import soundfile
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio, read_bytes
 
 
@@ -94,11 +95,11 @@ def convert_entry(source: str, path: Path) -> int:
     if kept is not None:
         return kept
     samples_S = read_entry(source)
-    temp = path.with_name(f".{path.name}")
-    with soundfile.SoundFile(temp, "w", SAMPLE_RATE, 1, format="FLAC") as file:
-        file.comment = stamp
-        file.write(samples_S)
-    temp.rename(path)
+    kind = {"samplerate": SAMPLE_RATE, "channels": 1, "format": "FLAC"}
+    with atomic.file(path) as temp:
+        with soundfile.SoundFile(temp, "w", **kind) as file:
+            file.comment = stamp
+            file.write(samples_S)
     return len(samples_S)
 
 

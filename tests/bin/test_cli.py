@@ -144,5 +144,8 @@ def test_every_command_has_help(name, capsys):
         module.main(["--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    options = [x for a in module.get_parser()._actions for x in a.option_strings]
+    actions = module.get_parser()._actions
+    commands_of = [a.choices for a in actions if isinstance(a.choices, dict)]
+    options = [x for a in actions for x in a.option_strings]
+    options += [name for choices in commands_of for name in choices]
     assert len(options) >= 3 and [x for x in options if x not in shown] == []

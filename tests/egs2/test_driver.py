@@ -13,8 +13,7 @@ from espnet_lora_experts.plugin.task import LoraExpertsTask
 ROOT = Path(__file__).parents[2]
 PYTHON = r"""#!/usr/bin/env bash
 # Stands in for Python: notes its arguments, leaves what a training leaves, or fails.
-printf '%q ' "$@" >>calls
-echo >>calls
+echo "$(printf '%q ' "$@")" >>calls # one write: jobs run side by side
 case "$*" in *output_dir\ ${fails_at:-none}*) exit 3 ;; esac
 while [ $# -gt 1 ]; do
     if [ "$1" = --output_dir ]; then

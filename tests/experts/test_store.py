@@ -15,7 +15,6 @@ from espnet_lora_experts.experts.store import (
     WEIGHTS,
     load_expert,
     read_tensors,
-    replacing,
     save_expert,
     write_tensors,
 )
@@ -418,27 +417,3 @@ def test_unknown_expert_is_not_saved(bank, tmp_path):
     with pytest.raises(ValueError, match=r"but got \['fr'\]"):
         save_expert(bank, "fr", tmp_path / "fr")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_replacing_shows_the_new_content_only_when_whole(tmp_path):
-    folder = tmp_path / "parent" / "folder"
-    for content in "old", "new":
-        with replacing(folder) as temp:
-            (temp / content).write_text(content)
-            assert not (folder / content).exists()
-        assert [path.name for path in folder.iterdir()] == [content]
-    assert list(folder.parent.iterdir()) == [folder]
-
-
-@pytest.mark.parametrize("existed", [True, False])
-def test_replacing_leaves_everything_on_an_error(tmp_path, existed):
-    folder = tmp_path / "folder"
-    if existed:
-        folder.mkdir()
-        (folder / "old").write_text("old")
-    with pytest.raises(RuntimeError, match="inside"):  # noqa: SIM117
-        with replacing(folder) as temp:
-            (temp / "new").write_text("half")
-            raise RuntimeError("inside")
-    assert folder.exists() == existed
-    assert [p.name for p in tmp_path.rglob("*")] == ["folder", "old"] * existed

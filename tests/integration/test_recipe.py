@@ -121,6 +121,27 @@ def test_sweep_compares_a_variant_with_what_was_trained(recipe):
     assert (recipe / "exp/RESULTS.md").read_text() == before
 
 
+def test_a_language_is_added_and_the_old_systems_stay(recipe, run):
+    """Nothing outside of exp/add_be is written, and nothing of it decoded again."""
+    downloads = ["--download_dir", str(ROOT / "egs2/mini_multilingual/asr1/downloads")]
+    files = [x for x in recipe.glob("exp/*/**/*") if x.is_file()]
+    before = {path: os.stat(path).st_mtime_ns for path in files}
+    done = run(recipe, "--add_lang", "be", *downloads)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "files of the old experts and systems are the same as before" in done.stdout
+    assert {path: os.stat(path).st_mtime_ns for path in files} == before
+    results = json.loads((recipe / "exp/add_be/results.json").read_text())
+    for system in ("mole", "kd"):
+        changes = results["changes"][system]
+        assert changes["steps"]["after"] == 1 < changes["steps"]["before"]
+        for mode in BOTH:
+            assert list(changes[mode]) == ["es", "fr", "ro", "ru", "avg", "be"]
+    known = {"be", "es", "fr", "ro", "ru"}
+    for system in ("vanilla", "mono", "mole", "kd"):
+        assert set(results["systems"][system]["aware"]["wer"]) == known
+    assert "|mole|agnostic|be|-|" in (recipe / "exp/add_be/RESULTS.md").read_text()
+
+
 def test_experts_merge_without_training(recipe, clip):
     from espnet_lora_experts.bin import fuse
     from espnet_lora_experts.inference import Speech2Text

@@ -58,6 +58,9 @@ def test_the_trainer_tells_it_where_batches_can_be_counted(
     )
     reporter, alone = SimpleNamespace(epoch=3), SimpleNamespace(dist_rank=None)
     options = SimpleNamespace(max_epoch=5, output_dir=tmp_path)
-    ExpertTrainer.train_one_epoch(batches, reporter, options, alone)
+    reporter.stats, model = {}, SimpleNamespace(system=None)
+    reporter.count = 0
+    ExpertTrainer.train_one_epoch(model, batches, reporter, options, alone)
     counted = isinstance(batches, list)
-    assert given == [Progress(batches, 3, 5) if counted else batches]
+    wanted = Progress(batches, 3, 5) if counted else batches
+    assert [steps.batches for steps in given] == [wanted]

@@ -123,6 +123,7 @@ def refused(command, tmp_path):
 def test_broken_checkpoint_is_one_clear_error(trained, refused, tmp_path, kept):
     whole = (trained / "checkpoint.pth").read_bytes()
     (tmp_path / "checkpoint.pth").write_bytes(whole[:kept])
+    shutil.copy(trained / "1epoch.pth", tmp_path)  # an epoch was finished
     refused()
 
 

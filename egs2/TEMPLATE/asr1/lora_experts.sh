@@ -6,6 +6,7 @@ set -euo pipefail
 log() { echo "$(date '+%H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}) $*"; }
 stage_begins=${SECONDS}
 command="./lora_experts.sh$([ $# = 0 ] || printf ' %q' "$@")"
+options=("$@")
 
 help_message=$(cat <<'END'
 Usage: ./run.sh [--option value ...]      (or ./lora_experts.sh, its options are the same)
@@ -32,7 +33,7 @@ General
   --num_nodes 1          machines for each training, with cmd_backend=slurm or sge (see cmd.sh)
   --torchrun ""          train by torchrun with these options, as in "--nproc_per_node 2", on CPUs too
   --inference_nj 1       decoding jobs
-  --expdir exp  --dumpdir dump    where models and results, and formatted data go
+  --expdir exp  --dumpdir dump  --data_dir data   where models and results, formatted data, and data go
   --quick false          a few steps on a few clips: tests that everything runs
 Data
   --langs "es fr ro ru"  target languages: Whisper's codes
@@ -58,6 +59,10 @@ Models
   --tag ""               what stages 5 to 8 train is named with it, exp/mole_TAG: other options beside
                          the first; see ./sweep.sh --help
   --experts mono         the experts in exp that stages 7 and 8 start from
+Add a language
+  --add_lang ""          to a finished run, given its options: trains the expert of "be", extends MoLE and
+                         student, compares before and after: exp/add_be/RESULTS.md; what was there stays
+  --add_share 20         % of the steps that MoLE and student were trained for
 Results
   --systems ""           default: all that were trained
   --cross_experts true   decode every language with every expert too
@@ -84,6 +89,7 @@ torchrun=""
 inference_nj=1
 expdir=exp
 dumpdir=dump
+data_dir=data
 quick=false
 # Data
 langs="es fr ro ru"
@@ -118,6 +124,9 @@ train_full=false
 train_kd_logits_only=false
 tag=""
 experts=mono
+# Add a language
+add_lang=""
+add_share=20
 # Results
 systems=""
 cross_experts=true
@@ -294,19 +303,24 @@ cli.run(main)
 END
 }
 
+if [ -n "${add_lang}" ]; then
+    . ./add_lang.sh
+    exit
+fi
+
 if runs 1 "data: ${langs}"; then
     # shellcheck disable=SC2086
     local/data.sh --langs "${langs}" --download_dir "${download_dir:-${MINI_MULTILINGUAL}}" \
-        --data_dir data ${local_data_opts}
+        --data_dir "${data_dir}" ${local_data_opts}
 fi
 
 if runs 2 "format: dump/raw, text policy ${text_policy}"; then
     ins="" outs="" tests=""
     for set in ${test_sets}; do
-        tests+=" data/${set}"
+        tests+=" ${data_dir}/${set}"
     done
     for set in ${train_set} ${valid_set} ${test_sets}; do
-        ins+=" data/${set}" outs+=" ${raw}/${set}"
+        ins+=" ${data_dir}/${set}" outs+=" ${raw}/${set}"
     done
     "${python}" -m espnet_lora_experts.bin.format_data --in_dirs "${ins}" --out_dirs "${outs}" \
         --pooled_dirs "${tests}" --langs "${langs}" --text_policy "${text_policy}" \

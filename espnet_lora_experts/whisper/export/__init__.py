@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.card import update_cards, write_exported
 from espnet_lora_experts.whisper.description import (
@@ -133,7 +134,7 @@ def export(
 
 
 def _place(out: Path, options: Options) -> AbstractContextManager[Path]:
-    return places.file(out) if options.to == GGML else places.folder(out)
+    return atomic.file(out) if options.to == GGML else atomic.folder(out)
 
 
 def _write_folded(temp: Path, folded: Folded, options: Options) -> None:

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from espnet_lora_experts.experts.store import replacing
 from espnet_lora_experts.whisper.convert_ggml import MAGIC
 
 MARK = "export.json"
 """In every exported folder: says what it is."""
-
-folder = replacing
-
-
-@contextmanager
-def file(out: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of ``out`` once it is whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temp = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        yield temp
-        os.replace(temp, out)
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 def check(out: Path, source: Path, force: bool, is_file: bool) -> None:

@@ -77,14 +77,3 @@ def test_the_system_itself_is_never_replaced(tmp_path, name):
     with pytest.raises(ValueError, match="must be another place than the system"):
         places.check(tmp_path / name, source, force=True, is_file=False)
     places.check(source / "export", source, force=False, is_file=False)
-
-
-@pytest.mark.parametrize("place", [places.file, places.folder])
-def test_what_fails_leaves_nothing_and_keeps_what_was_there(out, place):
-    with place(out) as temp:
-        (temp.touch if place is places.file else (temp / "a").touch)()
-    before = held(out.parent)
-    with pytest.raises(ZeroDivisionError), place(out) as temp:
-        (temp if place is places.file else temp / "b").write_text("half")
-        _ = 1 / 0
-    assert held(out.parent) == before

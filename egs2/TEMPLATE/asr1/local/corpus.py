@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_dir import Utterance, draw, write_kaldi, write_whole
+from data_dir import Utterance, draw, write_kaldi
 from writing import is_foreign, scripts_of
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.whisper import languages
 
 LOG = logging.getLogger(__name__)
@@ -173,7 +174,9 @@ def report(found: Found, data_dir: Path) -> None:
             "%s of %s: left out %d that %s: %s", split, lang, len(utts), reason, named
         )
     rows = ["\t".join(row) + "\n" for row in found.left]
-    write_whole(data_dir / "left_out.tsv", "split\tlang\tutt\treason\n" + "".join(rows))
+    atomic.write_text(
+        data_dir / "left_out.tsv", "split\tlang\tutt\treason\n" + "".join(rows)
+    )
 
 
 def require(found: Found, langs: list[str]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from espnet_lora_experts import atomic
+
 
 class Row(Protocol):
     """What a line of each table is made of."""
@@ -63,7 +65,7 @@ def write_kaldi(folder: Path, rows: Sequence[Row]) -> None:
     write_table(folder / "utt2lang", rows, lambda row: row.lang)
     write_table(folder / "utt2spk", rows, lambda row: row.speaker)
     lines = [f"{name} {' '.join(utts)}\n" for name, utts in sorted(speakers.items())]
-    write_whole(folder / "spk2utt", "".join(lines))
+    atomic.write_text(folder / "spk2utt", "".join(lines))
 
 
 def where(audio: str | Path) -> str:
@@ -74,12 +76,4 @@ def where(audio: str | Path) -> str:
 
 def write_table(path: Path, rows: Sequence[Row], value: Callable[[Row], str]) -> None:
     """Write ``<utt> <value>`` lines of rows that are sorted."""
-    write_whole(path, "".join(f"{row.utt} {value(row)}\n" for row in rows))
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Write a file so that it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(content, encoding="utf-8")
-    os.replace(scratch, path)
+    atomic.write_text(path, "".join(f"{row.utt} {value(row)}\n" for row in rows))

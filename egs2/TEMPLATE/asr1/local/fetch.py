@@ -1,5 +1,6 @@
 """Archives of corpora: found, or downloaded in pieces and checked; unpacked whole."""
 
+import errno
 import hashlib
 import http.client
 import logging
@@ -21,6 +22,8 @@ TRIES = 6
 TIMEOUT = 60
 """Seconds that a server may be silent."""
 BLOCK = 2**20
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+"""Errors of the disk, which no other try mends."""
 
 
 def provide(
@@ -62,6 +65,7 @@ def fetch(url: str, path: Path, md5: str = "") -> None:
             break
         except (OSError, http.client.HTTPException) as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
+            refused = refused or getattr(error, "errno", None) in DISK
             failed = failed + 1 if _size(part) <= size else 1
             if refused or failed == TRIES:
                 raise ValueError(

@@ -8,9 +8,10 @@ import os
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import zlib
 from pathlib import Path
+
+from espnet_lora_experts import atomic
 
 LOG = logging.getLogger(__name__)
 
@@ -85,15 +86,18 @@ def download(package: str, download_dir: Path) -> None:
         )
     LOG.info("downloading %s to %s", package, download_dir)
     command = ["apt-get", "download", package]
-    if subprocess.run(command, cwd=download_dir, check=False).returncode == 0:
-        return
-    update = subprocess.run(["apt-get", "update"], check=False).returncode
-    again = subprocess.run(command, cwd=download_dir, check=False).returncode
-    if again != 0:
-        raise ValueError(
-            f"apt-get download {package} must succeed, but got exit status {again}"
-            f" (apt-get update: {update}); put the .deb in {download_dir} by hand"
-        )
+    with atomic.scratch(download_dir / package) as scratch:
+        failed = subprocess.run(command, cwd=scratch, check=False).returncode
+        if failed:
+            update = subprocess.run(["apt-get", "update"], check=False).returncode
+            failed = subprocess.run(command, cwd=scratch, check=False).returncode
+        if failed:
+            raise ValueError(
+                f"apt-get download {package} must succeed, but got exit status {failed}"
+                f" (apt-get update: {update}); put the .deb in {download_dir} by hand"
+            )
+        for deb in scratch.glob("*.deb"):  # whole now
+            os.replace(deb, download_dir / deb.name)
 
 
 def check(package: str, deb: Path) -> None:
@@ -112,18 +116,13 @@ def check(package: str, deb: Path) -> None:
 
 
 def unpack(deb: Path, folder: Path) -> None:
-    """Unpack beside ``folder`` and rename, so that ``folder`` is whole or absent."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Unpack a package; ``folder`` is whole or absent."""
     LOG.info("unpacking %s", deb.name)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        tree = Path(scratch, "tree")
-        tree.mkdir()
+    with atomic.folder(folder) as tree:
         if shutil.which("dpkg-deb"):
             subprocess.run(["dpkg-deb", "-x", str(deb), str(tree)], check=True)
         else:
             extract(deb, tree)
-        if not folder.is_dir():  # another process may have been faster
-            os.rename(tree, folder)
 
 
 def extract(deb: Path, folder: Path) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import corpus
 import espnet_data
 import fetch
-from data_dir import Utterance, one_line, write_whole
+from data_dir import Utterance, one_line
 
+from espnet_lora_experts import atomic
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper import languages
 
@@ -87,8 +88,8 @@ def by_espnet(root: Path, folder: Path, lang: str, supervision: str) -> Path:
     It would also download hashes and texts for language models: both are empty here.
     """
     home = Path(espnet_data.HERE, "corpora").absolute()
-    write_whole(home / SUMS, "")
-    write_whole(home / f"mls_lm_{languages.get(lang).name}/data.txt", "\n")
+    atomic.write_text(home / SUMS, "")
+    atomic.write_text(home / f"mls_lm_{languages.get(lang).name}/data.txt", "\n")
     link = home / f"mls_{languages.get(lang).name}"
     link.unlink(missing_ok=True)
     link.symlink_to(folder.absolute())
