@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import yaml
+from espnet_lora_experts.whisper.yaml_files import read_yaml
 
 
 def parse(
@@ -75,14 +75,7 @@ def _check(action: argparse.Action, value: object, path: Path) -> None:
 def _read(path: Path) -> dict:
     if not path.is_file():
         raise ValueError(f"--config must be a YAML file, but got {path}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} must be YAML, but got: {reason}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must have lines 'option: value', but got {values!r}")
-    return values
+    return read_yaml(path)
 
 
 def run(main: Callable[[], object]) -> None:

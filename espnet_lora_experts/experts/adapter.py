@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
-from torch import nn
+from torch import Tensor, nn
 
 from espnet_lora_experts.experts.bank import TARGETS, ExpertBank
 from espnet_lora_experts.experts.layer import ExpertLinear
@@ -29,6 +31,9 @@ UNSUPPORTED = {
     "velora_config": "VeLoRA",
 }
 INSTEAD = "merge it into its backbone or train it again without"
+MOST, LONGEST, MOST_REPEATS = 2**20, 500, 3
+"""Of ranks and alphas; of letters and repetitions in names of layers."""
+REPEATED_GROUP = re.compile(r"\)[*+{]")
 KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")
 """Values of ``init_lora_weights`` that leave the backbone's weights as they are."""
 
@@ -47,7 +52,8 @@ def read_config(folder: Path) -> LoraConfig:
         )
     try:
         config = LoraConfig.from_pretrained(str(folder))
-    except (TypeError, ValueError, KeyError) as error:  # ValueError: JSON
+    # ValueError: JSON; the others: values of another type than PEFT expects.
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} must be PEFT's LoRA config: {error}") from error
     if not isinstance(config, LoraConfig):
         raise ValueError(f"{path} must be of a LoRA, but got {config.peft_type}")
@@ -66,9 +72,58 @@ def read_config(folder: Path) -> LoraConfig:
             f"{config.init_lora_weights} changed it; convert it with PEFT's "
             "path_initial_model_for_weight_conversion"
         )
+    _check_kinds(config, path)
     config.inference_mode = False
     config.init_lora_weights = True
     return config
+
+
+def _check_kinds(config: LoraConfig, path: Path) -> None:
+    """What PEFT does not check: numbers that are none, and expressions that never end.
+
+    PEFT searches the layers' names for targets and patterns. A repeated group can take
+    it exponentially long, a few repeated letters cannot.
+    """
+    for patterns in (config.rank_pattern, config.alpha_pattern):
+        if not isinstance(patterns, dict):
+            raise ValueError(f"{path}: patterns must be objects, but got {patterns!r}")
+        for text in patterns:
+            _check_pattern(text, path)
+    for found in (config.target_modules, config.exclude_modules):
+        for text in [found] if isinstance(found, str) else found or []:
+            _check_pattern(text, path)
+    ranks = [config.r, *(config.rank_pattern or {}).values()]
+    alphas = [config.lora_alpha, *(config.alpha_pattern or {}).values()]
+    if any(type(x) is not int or not 0 < x < MOST for x in ranks):
+        raise ValueError(f"{path}: ranks must be whole numbers, but got {ranks!r:.99}")
+    if any(type(x) not in (int, float) or not abs(x) < MOST for x in alphas):
+        raise ValueError(f"{path}: alphas must be numbers, but got {alphas!r:.99}")
+
+
+def _check_pattern(text: object, path: Path) -> None:
+    what = f"{path}: names of layers must be"
+    if not isinstance(text, str) or len(text) > LONGEST:
+        raise ValueError(f"{what} text of {LONGEST} letters at most, got {text!r:.99}")
+    if REPEATED_GROUP.search(text) or len(re.findall("[*+{]", text)) > MOST_REPEATS:
+        raise ValueError(
+            f"{what} expressions with up to {MOST_REPEATS} repetitions, none of a "
+            f"group, but got {text!r}; list the layers"
+        )
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{what} expressions, but got {text!r}: {error}") from error
+
+
+def check_ranks(config: LoraConfig, tensors: Mapping[str, Tensor], folder) -> None:
+    """Raises where a configuration asks for more memory than the weights fill."""
+    found = {x.shape[0] for key, x in tensors.items() if ".lora_A" in key and x.dim()}
+    named = {config.r, *(config.rank_pattern or {}).values()}
+    if max(named) > max(found, default=0):
+        raise ValueError(
+            f"{folder} must have weights of {CONFIG}'s rank {max(named)}, but has "
+            f"those of {sorted(found) or 'none'}"
+        )
 
 
 def check_targets(bank: ExpertBank, config: LoraConfig, folder) -> None:

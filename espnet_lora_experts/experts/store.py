@@ -22,11 +22,13 @@ from torch import Tensor
 from espnet_lora_experts import atomic
 from espnet_lora_experts.experts.adapter import (
     CONFIG,
+    check_ranks,
     check_targets,
     read_config,
     some,
 )
 from espnet_lora_experts.experts.bank import ExpertBank
+from espnet_lora_experts.experts.checkpoint import load_tensors
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -146,13 +148,17 @@ def load_expert(
     if config.target_modules:  # else PEFT's own choice for the model's type
         check_targets(bank, config, folder)
     tensors, metadata = _read_weights(Path(folder))
+    check_ranks(config, tensors, folder)
     written_for = metadata.get("backbone_sha256")
     if backbone_sha256 and written_for and written_for != backbone_sha256:
         raise ValueError(
             f"{folder} must be an expert of the backbone {backbone_sha256[:12]}, but "
             f"it was trained on {written_for[:12]}; give the backbone it was trained on"
         )
-    bank.add(name, config)
+    try:
+        bank.add(name, config)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     try:
         _fill(dict(bank.parameters_of(name)), tensors, folder, config)
     except ValueError:
@@ -163,19 +169,12 @@ def load_expert(
 def _read_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """An adapter's tensors and metadata; older PEFT wrote a pickle without the latter.
 
-    The pickle is read by torch's restricted unpickler, which runs no code.
+    The pickle is read by :mod:`.checkpoint`, which runs no code.
     """
     path = folder / PICKLE
     if not path.is_file() or (folder / WEIGHTS).is_file():
         return read_tensors(folder / WEIGHTS)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True), {}
-    except Exception as error:  # a damaged file can end in any of them
-        raise ValueError(
-            f"{path} must hold tensors and nothing else, but does not "
-            f"({type(error).__name__}); download it again, or save the adapter anew "
-            "with a PEFT that writes safetensors"
-        ) from error
+    return load_tensors(path), {}
 
 
 @torch.no_grad()
@@ -188,6 +187,10 @@ def _fill(
     given = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
     trained_on = f"it was trained on {config.base_model_name_or_path or 'no name'}"
     for key in (key for key in parameters if key in given):
+        if given[key].dim() != 2:
+            raise ValueError(
+                f"{folder}: {key} must be a matrix, but is {tuple(given[key].shape)}"
+            )
         width = 1 if "lora_A" in key else 0
         own, other = parameters[key].shape[width], given[key].shape[width:][:1]
         if other != (own,):

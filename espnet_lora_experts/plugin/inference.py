@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 import torch
 import yaml
 from espnet2.bin import asr_inference
-from espnet2.main_funcs.pack_funcs import unpack
 from torch import Tensor
 
 from espnet_lora_experts.plugin.lm import TextScorer
 from espnet_lora_experts.plugin.preprocessor import decode_languages
+from espnet_lora_experts.plugin.unpacking import check_checkpoints, unpack_checked
 from espnet_lora_experts.whisper import hub
 from espnet_lora_experts.whisper.decoding import Recognizer
 from espnet_lora_experts.whisper.prompt import PROMPT_LENGTH, Prompter
@@ -52,6 +52,7 @@ class Speech2Text(asr_inference.Speech2Text):
     ):
         if ctc_weight:
             logger.warning(f"ctc_weight: {ctc_weight} becomes 0.0, there is no CTC")
+        check_checkpoints(kwargs)  # ESPnet unpickles them whole
         folder = hub.resolve(_backbone(asr_train_config))  # ESPnet knows hub ids only
         super().__init__(
             asr_train_config=asr_train_config,
@@ -142,7 +143,7 @@ class Speech2Text(asr_inference.Speech2Text):
                 "there is no such file"
             )
         with TemporaryDirectory() as folder:
-            return Speech2Text(**unpack(model_tag, folder) | kwargs)
+            return Speech2Text(**unpack_checked(model_tag, folder) | kwargs)
 
 
 def _backbone(config: str | Path) -> str:

@@ -11,12 +11,15 @@ def read_table(path: Path) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A key twice.
+        ValueError: A key twice, or no UTF-8.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} must exist, but does not")
     table: dict[str, str] = {}
-    lines = path.read_text(encoding="utf-8").split("\n")  # splitlines splits more
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines splits more
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8, but got: {error}") from error
     for key, *value in (line.split(maxsplit=1) for line in lines if line.strip()):
         if key in table:
             raise ValueError(f"{path} must have each key once, but has {key!r} twice")

@@ -46,13 +46,26 @@ def describe(path: Path) -> Facts:
         raise FileNotFoundError(f"{path} must be a folder or a file, but is not there")
     for fits, read in KINDS:
         if fits(path):
-            return read(path)
+            return _checked(read, path)
     raise ValueError(
         f"{path} must be a model, but is none: a system has {DESCRIPTION}, a folder of "
         f"systems */{DESCRIPTION}, a PEFT adapter {ADAPTER}, a Whisper config.json and "
         f"model.safetensors (Hugging Face) or {CT2_WEIGHTS} (CTranslate2), or is a "
         "ggml file; ESPnet's trainings have *.pth, its packed models are .zip"
     )
+
+
+def _checked(read: Callable[[Path], Facts], path: Path) -> Facts:
+    try:
+        return read(path)
+    # Values of other types than their writers write, in files of strangers.
+    except (TypeError, KeyError, AttributeError, IndexError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{path} must be as its kind of model is written, but is not: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def system(path: Path) -> Facts:
@@ -157,10 +170,11 @@ def _reads_width(key: str) -> bool:
 
 
 def _is_packed(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return artefacts_espnet.META in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return artefacts_espnet.META in archive.namelist()
 
 
 def _has(*patterns: str) -> Callable[[Path], bool]:

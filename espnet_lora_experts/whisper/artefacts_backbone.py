@@ -34,7 +34,10 @@ def whisper(path: Path) -> dict[str, Any]:
 def ct2(path: Path) -> dict[str, Any]:
     """A Whisper of CTranslate2, as faster-whisper has it."""
     shapes = headers.read_ct2(path / CT2_WEIGHTS)
-    facts = headers.ct2_sizes(shapes)
+    try:
+        facts = headers.ct2_sizes(shapes)
+    except ValueError as error:
+        raise ValueError(f"{path / CT2_WEIGHTS}: {error}") from error
     return _backbone("CTranslate2 Whisper", path, facts, shapes, [path / CT2_WEIGHTS])
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_lora_experts.whisper import headers
+from espnet_lora_experts.whisper.yaml_files import parse_yaml, read_yaml
 
 META = "meta.yaml"
 """Names the files of a packed model."""
+MOST_META = 2**20
+"""Bytes; ESPnet's has hundreds."""
 
 
 def training(path: Path) -> dict[str, Any]:
     """A folder of ESPnet's trainer without a system's description."""
     files = [file for file in sorted(path.glob("*.pth")) if not file.is_symlink()]
     config = path / "config.yaml"
-    said = _read_yaml(config) if config.is_file() else {}
+    said = read_yaml(config) if config.is_file() else {}
     return {
         "kind": "ESPnet training",
         "model": said.get("model"),
@@ -35,14 +36,15 @@ def training(path: Path) -> dict[str, Any]:
 
 def checkpoint(path: Path) -> dict[str, Any]:
     """Trained tensors of an epoch."""
-    import torch  # seconds, for nothing else here
+    # Seconds, for nothing else here.
+    from espnet_lora_experts.experts.checkpoint import load_tensors
 
     try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        state = load_tensors(path)
+    except ValueError as error:
         raise ValueError(
-            f"{path} must hold tensors only and be whole, but is not (ESPnet's "
-            "checkpoint.pth is what training resumes from); inspect an epoch's .pth"
+            f"{error} (ESPnet's checkpoint.pth is what training resumes from; inspect "
+            "an epoch's .pth)"
         ) from error
     sha256 = state.pop("backbone_sha256", None)
     shapes = {k: (tuple(v.shape), str(v.dtype)[6:]) for k, v in state.items()}
@@ -61,12 +63,24 @@ def checkpoint(path: Path) -> dict[str, Any]:
 def packed(path: Path) -> dict[str, Any]:
     """A model packed by ``espnet2.bin.pack``."""
     with zipfile.ZipFile(path) as archive:
-        meta = yaml.safe_load(archive.read(META))
+        meta = read_meta(archive, path)
         size = sum(info.file_size for info in archive.infolist())
     return {"kind": "ESPnet packed model", **meta, "bytes": size}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """By libyaml where it is: ESPnet's config.yaml lists all tokens."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), loader)
+def read_meta(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
+    """What a packed model says of its files.
+
+    Raises:
+        ValueError: It is broken, or larger than it can be.
+    """
+    try:
+        size = archive.getinfo(META).file_size
+        if size > MOST_META:
+            raise ValueError(f"{size} bytes")
+        return parse_yaml(archive.read(META).decode())
+    # Of the archive: encryption, an unknown method, damage.
+    except (KeyError, RuntimeError, ValueError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{META} in {path} must be YAML, but got: {error}") from error
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} must be a whole zip, but got: {error}") from error

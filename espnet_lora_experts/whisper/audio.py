@@ -13,8 +13,17 @@ import soundfile
 import soxr
 
 SAMPLE_RATE = 16_000
+FFMPEG_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,asf,aac,ac3,eac3,amr,amrnb,amrwb,avi,caf,flv,"
+    "mp3,mpeg,mpegts,ogg,rm,tta,wav,wv,ape,dts,aiff,flac,au"
+)
+"""Formats that FFmpeg may find: such as hold audio, not the names of other files."""
 BLOCK = 2**20
-"""Samples of a channel that are read at once."""
+"""Samples of all channels that are read at once."""
+RATES = (1_000, 1_000_000)
+"""Lowest and highest sampling rate in Hz of what may be speech."""
+MOST_HOURS = 24
+"""A few kilobytes of flac or mp3 can be months of silence."""
 
 
 def read_audio(path: str | os.PathLike) -> np.ndarray:
@@ -82,8 +91,11 @@ def _of_file(path: str) -> np.ndarray:
 def _collect(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """Blocks of float32 as one array that grows in place."""
     samples = bytearray()
+    most = 4 * MOST_HOURS * 3600 * SAMPLE_RATE
     for block_S in blocks:
         samples += block_S.astype(np.float32, copy=False).tobytes()
+        if len(samples) > most:
+            raise OSError(f"it is longer than {MOST_HOURS} hours, cut it first")
     return np.frombuffer(samples, np.float32)
 
 
@@ -91,8 +103,12 @@ def _by_libsndfile(source: str | io.BytesIO) -> Iterator[np.ndarray]:
     with soundfile.SoundFile(source) as file:
         blocks = (
             block_SC.mean(axis=1)
-            for block_SC in file.blocks(BLOCK, dtype="float32", always_2d=True)
+            for block_SC in file.blocks(
+                max(1, BLOCK // file.channels), dtype="float32", always_2d=True
+            )
         )
+        if not RATES[0] <= file.samplerate <= RATES[1]:
+            raise OSError(f"its rate of {file.samplerate} Hz is not one of speech")
         if file.samplerate == SAMPLE_RATE:
             yield from blocks
             return
@@ -112,7 +128,8 @@ def _by_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Iterator[np.ndarr
             f"pip install av, or ffmpeg -i {path} out.flac"
         ) from error
     try:
-        with av.open(path) as container:
+        # A playlist could name other files, or machines.
+        with av.open(path, options={"format_whitelist": FFMPEG_FORMATS}) as container:
             stream = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
             if not container.streams.audio:
                 raise error

@@ -22,9 +22,9 @@ from espnet_lora_experts.experts.bank import ExpertBank
 from espnet_lora_experts.experts.gate import Gate
 from espnet_lora_experts.experts.layer import FrozenLinear
 from espnet_lora_experts.experts.product import cast_once, linear
-from espnet_lora_experts.experts.store import open_tensors
 from espnet_lora_experts.whisper import attention, hub
 from espnet_lora_experts.whisper.features import LogMel
+from espnet_lora_experts.whisper.soundness import check_whisper
 from espnet_lora_experts.whisper.vocabulary import Losses, over_vocabulary
 
 
@@ -81,12 +81,19 @@ class Backbone(nn.Module):
             ValueError: A file of its weights is broken.
         """
         folder = hub.resolve(name)
-        for path in hub.weight_files(folder):
-            with open_tensors(path):
-                pass  # transformers would not name the file
-        hf = WhisperForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32
-        )
+        check_whisper(folder, hub.weight_files(folder))
+        try:
+            hf = WhisperForConditionalGeneration.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                attn_implementation="eager",  # not one that a configuration names
+            )
+        # Of values in its configurations that are none.
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"{folder} must hold a Whisper, but got {type(error).__name__}: {error}"
+            ) from error
         return cls(hf, name=str(name), **kwargs)
 
     def plain_state(self) -> dict[str, Tensor]:

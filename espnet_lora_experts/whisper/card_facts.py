@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE
+from espnet_lora_experts.whisper.yaml_files import parse_yaml
 
 CONFIG = "config.yaml"
 VOCABULARY = re.compile(r"^token_list:\n(?:(?!\w).*\n)*", re.MULTILINE)
@@ -26,8 +25,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         return {}
-    text = VOCABULARY.sub("", path.read_text(encoding="utf-8"))
-    return yaml.safe_load(text) or {}
+    try:
+        text = VOCABULARY.sub("", path.read_text(encoding="utf-8"))
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} must be ESPnet's options, but got: {error}"
+        ) from error
 
 
 def options(folder: Path) -> dict[str, str]:

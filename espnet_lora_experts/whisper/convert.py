@@ -16,6 +16,7 @@ Source = Path | str | bytes
 StateDict = dict[str, torch.Tensor]
 
 MAX_RANK = 4  # Whisper's own largest is 3, a convolution
+MAX_LAYERS = 128  # of each side; large has 32
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 TIED = "proj_out.weight"  # to model.decoder.embed_tokens.weight
 
@@ -91,7 +92,11 @@ def config_of(state: StateDict, heads: int) -> WhisperConfig:
         raise ValueError(f"heads must divide the width {d_model}, but got {heads}")
     sizes = {"vocab_size": vocab_size, "d_model": d_model}
     for side in ("encoder", "decoder"):
-        layers = {k.split(".")[3] for k in state if f".{side}.layers." in k}
+        layers = {k.split(".")[3] for k in state if f"model.{side}.layers." in k}
+        if len(layers) > MAX_LAYERS:
+            raise ValueError(
+                f"{side} must have up to {MAX_LAYERS} layers, but got {len(layers)}"
+            )
         sizes[f"{side}_layers"] = len(layers)
         sizes[f"{side}_attention_heads"] = heads
         sizes[f"{side}_ffn_dim"] = shape(f"{side}.layers.0.fc1")[0]

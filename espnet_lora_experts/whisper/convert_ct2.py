@@ -21,6 +21,7 @@ from espnet_lora_experts.whisper.convert import (
 
 VERSIONS = (4, 5, 6)  # dtype byte, byte count, aliases: the same layout in all three
 SPEC = "WhisperSpec"
+MOST_GROWTH = 4  # f16 becomes f32, embeddings count twice
 FLOATS = {0: "<f4", 4: "<f2"}
 PROJECTION, EMBEDDINGS = "decoder/projection/weight", "decoder/embeddings/weight"
 IGNORED = ("num_heads", "alignment_heads", "alignment_layer")
@@ -94,6 +95,10 @@ def read_ct2(source: Source) -> tuple[dict[str, int], StateDict]:
     state: StateDict = {}
     for name, tensor in variables.items():
         names = hf_names(name)
+        if len(tensor) % len(names):
+            raise ValueError(
+                f"{name} must be {len(names)} matrices, but has {len(tensor)} rows"
+            )
         state.update(zip(names, tensor.chunk(len(names)), strict=True))
     state = {k: v.clone() for k, v in state.items() if not k.endswith("k_proj.bias")}
     return options, state
@@ -165,7 +170,10 @@ def _read_variable(cursor: Cursor, index: int) -> tuple[str, torch.Tensor | int]
 
 
 def _read_aliases(cursor: Cursor, variables: StateDict) -> None:
-    """Add the aliases, each the very tensor of its target, to `variables`."""
+    """Add the aliases, each the very tensor of its target, to `variables`.
+
+    Aliases are biases of zeros and the tied embeddings: they may not multiply the file.
+    """
     (count,) = cursor.numbers("I", "number of aliases")
     for i in range(count):
         alias = _read_name(cursor, f"alias {i}")
@@ -177,3 +185,9 @@ def _read_aliases(cursor: Cursor, variables: StateDict) -> None:
                 f"alias {alias} must name a variable, but got {target}; "
                 f"known: {len(variables)} variables"
             )
+    claimed = sum(tensor.nbytes for tensor in variables.values())
+    if claimed > MOST_GROWTH * len(cursor.data):
+        raise ValueError(
+            f"aliases must not multiply the weights, but {claimed} bytes are claimed "
+            f"by {len(cursor.data)}"
+        )

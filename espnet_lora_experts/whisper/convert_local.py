@@ -67,13 +67,7 @@ def convert(source: Path, out: Path, relative: Callable[[], Path]) -> None:
     Raises:
         ValueError: The weights are no float Whisper, or have no fitting tokenizer.
     """
-    try:
-        state, config = _read(source)
-    except ValueError as error:
-        raise ValueError(
-            f"{source} must be a Whisper of whisper.cpp or CTranslate2 in f32 or f16, "
-            f"but got: {error}"
-        ) from error
+    state, config = read_foreign(source)
     _copy_texts(source, config.vocab_size, out, relative)
     prompter = Prompter(out)
     ids = dict.fromkeys(TOKEN_IDS, prompter.eot)
@@ -83,6 +77,21 @@ def convert(source: Path, out: Path, relative: Callable[[], Path]) -> None:
     if not (out / GENERATION).is_file():
         GenerationConfig(**_suppressed(source), **ids).save_pretrained(out)
     write_tensors(out / "model.safetensors", state)
+
+
+def read_foreign(source: Path) -> tuple[StateDict, WhisperConfig]:
+    """Weights and their configuration, which has no token ids yet.
+
+    Raises:
+        ValueError: See :func:`convert`; the message names the file.
+    """
+    try:
+        return _read(source)
+    except ValueError as error:
+        raise ValueError(
+            f"{source} must be a Whisper of whisper.cpp or CTranslate2 in f32 or f16, "
+            f"but got: {error}"
+        ) from error
 
 
 def _read(source: Path) -> tuple[StateDict, WhisperConfig]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from espnet_lora_experts import atomic
 
 DESCRIPTION = "system.json"
 REQUIRED = ("type", "languages", "backbone")
+NAME, MOST_NAMES = re.compile(r"[\w-]{1,64}"), 2_000
+"""Names of languages and experts: they become keys of modules, and folders."""
+SHOWN = 200
+"""Most letters of a wrong value that an error repeats."""
 
 
 def read_description(folder: str | os.PathLike) -> dict[str, Any]:
@@ -40,6 +45,8 @@ def read_description(folder: str | os.PathLike) -> dict[str, Any]:
 
 def _check_kinds(what: Mapping[str, Any], path: Path) -> None:
     backbone, experts = what["backbone"], what.get("experts", {})
+    if not isinstance(what["type"], str):
+        raise ValueError(f"type in {path} must be text, but got {_brief(what['type'])}")
     for key, content, kind in (
         ("languages", what["languages"], list),
         ("backbone", backbone, dict),
@@ -48,27 +55,44 @@ def _check_kinds(what: Mapping[str, Any], path: Path) -> None:
         values = content.values() if isinstance(content, dict) else content
         if not isinstance(content, kind) or not all(isinstance(x, str) for x in values):
             raise ValueError(
-                f"{key} in {path} must be a {kind.__name__} of text, but got {content}"
+                f"{key} in {path} must be a {kind.__name__} of text, but got "
+                f"{_brief(content)}"
             )
     if not {"name", "sha256"} <= set(backbone):
         raise ValueError(
-            f"backbone in {path} must have a name and a sha256, but got {backbone}"
+            f"backbone in {path} must have a name and a sha256, but got "
+            f"{_brief(backbone)}"
+        )
+    names = [*what["languages"], *experts]
+    wrong = [name for name in names if not NAME.fullmatch(name)]
+    if wrong or len(names) > MOST_NAMES:
+        raise ValueError(
+            f"languages and experts in {path} must have names of letters, digits, '-' "
+            f"and '_', up to {MOST_NAMES} of them, but got {_brief(wrong or names)}"
         )
 
 
+def _brief(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]} ..."
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file.
+    """The object in a JSON file.
 
     Raises:
-        ValueError: The file is broken; the message names it.
+        ValueError: The file is broken or holds something else; the message names it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON or of UTF-8
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8; nested lists
         raise ValueError(
             f"{path} must be whole JSON, but got: {error}; train, copy or download it "
             "again"
         ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object, but got {_brief(found)}")
+    return found
 
 
 def write_description(folder: Path, what: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ def read_ct2(path: Path) -> Shapes:
                 raise ValueError(f"specification {spec!r}")
             found = dict(_variable(file) for _ in range(count))
             return {k: v for k, v in found.items() if k.endswith(CT2_LEAVES)}
-        except (struct.error, UnicodeDecodeError, ValueError) as error:
+        except (struct.error, ValueError, OverflowError, OSError) as error:
             raise ValueError(
                 f"{path} must be a whole Whisper of CTranslate2, but got: {error}"
             ) from error

@@ -72,8 +72,8 @@ def test_the_command_line_wins_over_the_yaml(parse):
         ("autocast: quarter", r"c.yaml: autocast must be one of .*, but got 'quarter'"),
         ("cross: maybe", r"c.yaml: cross must be one of \[True, False\], but got 'may"),
         ("systems: no", "c.yaml: systems must be text, but got False; quote it"),
-        ("- nj", r"c.yaml must have lines 'option: value', but got \['nj'\]"),
-        ("nj: [", "c.yaml must be YAML, but got: while parsing"),
+        ("- nj", "c.yaml must be .* a list instead of lines 'option: value'"),
+        ("nj: [", "c.yaml must be YAML .*, but got: ParserError: while parsing"),
     ],
 )
 def test_a_yaml_that_does_not_fit_is_refused(parse, config, message):

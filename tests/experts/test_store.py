@@ -298,7 +298,7 @@ BROKEN = {
     "wrong rank": (
         edit_config(r=5),
         ValueError,
-        r"es: first.lora_A.weight must be \(5, 6\).*but got \(2, 6\)",
+        r"es must have weights of .*'s rank 5, but has those of \[2\]",
     ),
     "missing targets": (
         edit_config(target_modules=["first"]),

@@ -148,7 +148,7 @@ def test_espnet_s_training_and_its_checkpoint(trio, tmp_path):
 
 def test_what_training_resumes_from_is_no_checkpoint_of_tensors(tmp_path):
     (tmp_path / "checkpoint.pth").write_bytes(b"no torch")
-    with pytest.raises(ValueError, match="checkpoint.pth must hold tensors only"):
+    with pytest.raises(ValueError, match="pth must hold tensors and nothing else"):
         describe(tmp_path / "checkpoint.pth")
 
 

@@ -46,9 +46,9 @@ def test_what_every_system_says_is_required(tmp_path, key):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"languages": "es"}, "languages in .* must be a list of text, but got es"),
+        ({"languages": "es"}, "languages in .* must be a list of text, but got 'es'"),
         ({"languages": [7]}, r"languages in .* must be a list of text, but got \[7\]"),
-        ({"backbone": "tiny"}, "backbone in .* must be a dict of text, but got tiny"),
+        ({"backbone": "tiny"}, "backbone in .* must be a dict of text, but got 'tiny'"),
         ({"backbone": {"name": "a"}}, "backbone in .* must have a name and a sha256"),
         ({"experts": ["es"]}, "experts in .* must be a dict of text"),
         ({"experts": {"es": None}}, "experts in .* must be a dict of text"),

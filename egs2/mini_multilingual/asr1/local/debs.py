@@ -3,10 +3,12 @@
 import hashlib
 import io
 import logging
+import lzma
 import os
 import shutil
 import subprocess
 import tarfile
+import zlib
 from pathlib import Path
 
 from espnet_lora_experts import atomic
@@ -32,6 +34,10 @@ KNOWN = {
         "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
     ),
 }
+
+
+BROKEN = (ValueError, StopIteration, OSError, EOFError, tarfile.TarError, zlib.error)
+BROKEN += (lzma.LZMAError, OverflowError)
 
 
 def get(package: str, download_dir: Path) -> Path:
@@ -120,13 +126,24 @@ def unpack(deb: Path, folder: Path) -> None:
 
 
 def extract(deb: Path, folder: Path) -> None:
-    """Unpack without dpkg-deb: a .deb is an ``ar`` archive that holds a data.tar."""
-    for name, content in ar_members(deb.read_bytes()):
-        if name.startswith("data.tar"):
-            with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-                tar.extractall(folder, filter="data")
-            return
-    raise ValueError(f"{deb} must hold a data.tar, but got no such member")
+    """Unpack without dpkg-deb: a .deb is an ``ar`` archive that holds a data.tar.
+
+    Raises:
+        ValueError: When it is broken, or a member leads out of ``folder``.
+    """
+    try:
+        content = next(
+            content
+            for name, content in ar_members(deb.read_bytes())
+            if name.startswith("data.tar")
+        )
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            tar.extractall(folder, filter="data")
+    # Of the headers, of the tar, of its compression, of names that no file can have.
+    except BROKEN as error:
+        raise ValueError(
+            f"{deb} must hold a whole data.tar, but got {type(error).__name__}: {error}"
+        ) from error
 
 
 def ar_members(archive: bytes):
@@ -135,6 +152,8 @@ def ar_members(archive: bytes):
     while start + 60 <= len(archive):
         header = archive[start : start + 60]
         size = int(header[48:58])
+        if size < 0:
+            raise ValueError(f"a member of {size} bytes")
         name = header[:16].decode().strip().rstrip("/")
         yield name, archive[start + 60 : start + 60 + size]
         start += 60 + size + size % 2

@@ -70,7 +70,7 @@ def make_clip(
 def dialogs(root: Path, lang: str):
     """Yield (level, id, font, English, text) of every line of dialogue."""
     for path in sorted(root.glob(f"script/*/*dialogs_{lang}.lua")):
-        for fields in parse(path.read_text(encoding="utf-8")):
+        for fields in parse(path.read_text(encoding="utf-8", errors="replace")):
             yield path.parent.name, *fields
 
 
@@ -87,7 +87,7 @@ def unquote(literal: str) -> str:
     def resolve(match: re.Match[bytes]) -> bytes:
         code = match[1]
         if code.isdigit():
-            return bytes([int(code)])
+            return bytes([int(code) & 0xFF])
         if len(code) == 3:
             return bytes.fromhex(code[1:].decode())
         return _CONTROL.get(code, code)
