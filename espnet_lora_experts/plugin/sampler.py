@@ -28,7 +28,7 @@ class LanguageSampler(AbsSampler):
         min_batch_size: Smallest batch, the number of ranks in distributed training.
         most_per_language: Train on so many utterances of each language, drawn once for
             all; a smaller number's are among a larger one's. Epochs stay as long as the
-            corpus, so that systems compare at equal steps. None: on all.
+            corpus, so that systems compare at about equal steps. None: on all.
 
     Raises:
         ValueError: An utterance without language, a language without weight, no
