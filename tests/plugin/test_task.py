@@ -164,7 +164,7 @@ def test_texts_beyond_the_decoders_positions_are_left_out(
     factory, corpus, tmp_path, caplog
 ):
     texts = {utt: text for utt, (_, _, text) in corpus.utts.items()}
-    texts |= {"a1": "д" * 14, "a5": "т" * 13}  # two bytes each: 33 and 31 tokens
+    texts |= {"a1": "д" * 14, "a4": "т" * 13}  # two bytes each: 33 and 31 tokens
     path = tmp_path / "text"
     path.write_text("".join(f"{u} {t}\n" for u, t in texts.items()), "utf-8")
     data = [(str(corpus.path / "wav.scp"), "speech", "sound")]
