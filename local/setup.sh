@@ -16,6 +16,8 @@ Creates .venv (.venv-3.12 on Python 3.12) and installs into it: torch, ESPnet, t
   PYTHON=python3.12   the Python to use; otherwise the first of python3, python3.11 and
                       python3.12 that is one of these (or the one in VENV, if that exists)
   VENV=path           the virtual environment to create or to bring up to date
+  CONSTRAINTS=path    the versions to install (local/constraints.txt, with which the tests passed);
+                      empty: the newest that setup.py allows
 
   --venv              only print the path of that virtual environment
 EOF
@@ -75,7 +77,8 @@ system_packages() {
 
 # pip's notes on what espnet 202511 pins differently are expected, and stay in the log.
 pip_install() {
-  "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@" \
+  "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+    ${constraints:+--constraint "$constraints"} "$@" \
     >>"$log" 2>&1 || { tail -n 20 "$log" >&2; die "pip failed; its full log is in $log"; }
 }
 
@@ -157,7 +160,9 @@ venv=${VENV:-$default}
 [ "${1:-}" != --venv ] || { realpath --canonicalize-missing --no-symlinks "$venv"; exit 0; }
 stamp=$venv/setup.stamp
 log=$venv/setup.log
-inputs=$({ cat setup.py local/setup.sh; echo "$PWD $venv $version $torch"; } | sha256sum)
+constraints=${CONSTRAINTS-local/constraints.txt}
+[ -z "$constraints" ] || [ -f "$constraints" ] || die "CONSTRAINTS must be a file, but got $constraints"
+inputs=$({ cat setup.py local/setup.sh ${constraints:+"$constraints"}; echo "$PWD $venv $version $torch"; } | sha256sum)
 
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$inputs" ]; then
   say "$venv is up to date"

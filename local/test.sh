@@ -54,6 +54,7 @@ test_packages() {
   PATH=$PATH:/usr/lib/sctk/bin command -v sclite >/dev/null || missing+=(sctk)
   command -v chromium >/dev/null || missing+=(chromium)
   command -v perl >/dev/null || missing+=(perl)
+  command -v bats >/dev/null || missing+=(bats)
   [ ${#missing[@]} -gt 0 ] || return 0
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1 && return
@@ -72,6 +73,7 @@ step "shellcheck" shell_scripts
 step "unit tests" run_pytest -m "not integration"
 if ! $quick && [ -d tests/integration ]; then
   test_packages
+  step "bats" bats tests/egs2
   step "integration tests" run_pytest -m integration
 fi
 [ ${#failed[@]} = 0 ]

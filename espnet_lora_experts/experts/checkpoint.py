@@ -54,7 +54,7 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
     check_tensors(path)
     try:
         return dict(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
-    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # noqa: BLE001 (as below)
         raise ValueError(
             f"{Path(path)} must be a whole file of torch.save, but got: {error}"
         ) from error

@@ -149,6 +149,25 @@ hub_repo=""
 . ./db.sh
 . ./parse_options.sh
 
+# Names become words of lists, paths and options of ESPnet, which take neither spaces nor commas; paths
+# too, but for a download_dir, which is always quoted.
+set -f # no wildcards in the names
+for option in langs train_set valid_set test_sets add_lang systems padded baseline experts export_system export_to; do
+    for name in ${!option}; do
+        if ! [[ ${name} =~ ^[[:alnum:]_][[:alnum:]_.@+-]*$ ]]; then
+            echo "$0: names in --${option} must be letters, digits, '_', '-', '.', '@' and '+', but got '${name}'" >&2
+            exit 2
+        fi
+    done
+done
+set +f
+for option in tag dumpdir expdir data_dir backbone hub_repo results_dir; do
+    if [[ ${!option} =~ [^[:alnum:]_.@+/:~-] ]]; then
+        echo "$0: --${option} must have no spaces, commas, quotes or wildcards, but got '${!option}'" >&2
+        exit 2
+    fi
+done
+
 raw=${dumpdir}/raw
 token_list=data/token_list/${backbone//\//--}/tokens.txt
 stats_dir=${expdir}/stats
