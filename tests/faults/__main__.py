@@ -5,8 +5,8 @@
 After each fault the same job is run again in the same folder, and what it makes must
 be what an undisturbed run makes: files byte by byte, checkpoints by their tensors and
 losses, all but times. Kills are by SIGKILL before a random change in the file system
-or at a random moment, and by the system inside of a write. Faults are drawn by the seed;
-only moments depend on the machine too. Disks are mounted in memory, by root alone.
+or at a random moment, and by the system inside of a write. Faults are drawn by the
+seed; only moments depend on the machine too. Disks are in memory, mounted by root.
 """
 
 from __future__ import annotations

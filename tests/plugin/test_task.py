@@ -160,11 +160,12 @@ def test_a_job_may_train_some_of_the_corpus_languages(factory):
     }
 
 
-def test_texts_beyond_the_decoders_positions_are_left_out(
+def test_texts_beyond_the_decoders_positions_or_their_speech_are_left_out(
     factory, corpus, tmp_path, caplog
 ):
     texts = {utt: text for utt, (_, _, text) in corpus.utts.items()}
-    texts |= {"a1": "д" * 14, "a5": "т" * 13}  # two bytes each: 33 and 31 tokens
+    texts |= {"a1": "д" * 14, "a5": "т" * 9}  # two bytes each: 33 and 23 tokens
+    texts["a6"] = "x" * 26  # 31 tokens, 25 encoder positions
     path = tmp_path / "text"
     path.write_text("".join(f"{u} {t}\n" for u, t in texts.items()), "utf-8")
     data = [(str(corpus.path / "wav.scp"), "speech", "sound")]
@@ -172,8 +173,9 @@ def test_texts_beyond_the_decoders_positions_are_left_out(
     data += [(str(corpus.path / "utt2lang"), "lang", "text")]
     with caplog.at_level("WARNING"):
         left = factory(train=False, data_path_and_name_and_type=data).sampler
-    assert left.quota == {"es": 3, "ja": 1, "ru": 1} and "a1" not in left.utts
-    assert "1 utterance(s) have more tokens than the decoder's 32" in caplog.text
+    assert left.quota == {"es": 2, "ja": 1, "ru": 1}
+    assert not {"a1", "a6"} & {*left.utts}
+    assert "2 utterance(s) have more tokens than the decoder's 32" in caplog.text
     assert "left out: a1 ..." in caplog.text
 
 
