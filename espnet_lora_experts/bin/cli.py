@@ -79,9 +79,9 @@ def _read(path: Path) -> dict:
 
 
 def run(main: Callable[[], object]) -> None:
-    """Runs a command; an error of input, or a lost process, exits with its message."""
+    """Runs a command; an error of input, of a disk or of a lost process is a line."""
     try:
         main()
-    except (ValueError, FileNotFoundError, ConnectionError) as error:
+    except (ValueError, OSError) as error:
         logging.debug("traceback", exc_info=True)
         sys.exit(f"error: {error}")

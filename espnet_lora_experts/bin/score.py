@@ -1,8 +1,13 @@
-"""Score decoded systems: results.json, RESULTS.md and trn files."""
+"""Score decoded systems: results.json, RESULTS.md and trn files.
+
+With --check, results.json is scored again from its files, with the options it was made
+with, and compared; nothing is written but trn files that are missing.
+"""
 
 import argparse
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -19,7 +24,7 @@ from espnet_lora_experts.report import (
     results,
     tables,
 )
-from espnet_lora_experts.whisper import languages, published
+from espnet_lora_experts.whisper import description, languages, published
 from espnet_lora_experts.whisper.description import DESCRIPTION, read_description
 
 MODULE = "espnet_lora_experts.bin.score"
@@ -76,6 +81,12 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="{true,false}",
         help="leave out systems and modes that were not decoded",
     )
+    add(
+        "--check",
+        type=Path,
+        metavar="RESULTS_JSON",
+        help="score it again, in the folder where it was made (or name other ones)",
+    )
     return parser
 
 
@@ -83,6 +94,41 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     """Read, score, write, print the summary."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    words = sys.argv[1:] if cmd is None else cmd
+    if args.check:
+        return check(args.check, words)
+    built = build(args, words)
+    write(built, args.output / "results.json", args.results_md)
+    print("\n\n".join(tables.summaries(built)))
+    return built
+
+
+def check(path: Path, words: Sequence[str]) -> dict[str, Any]:
+    """Scores results again from their files.
+
+    Args:
+        path: ``results.json``.
+        words: Options that differ from those it was made with.
+
+    Raises:
+        ValueError: Its numbers are not those of its files; names some.
+    """
+    stored = description.read_json(path)
+    _, _, _, *made_by = shlex.split(stored["meta"]["command"])  # python -m MODULE
+    built = build(get_parser().parse_args([*made_by, *words]), made_by)
+    numbers = results.differences(stored, json.loads(json.dumps(built)))
+    if numbers:
+        raise ValueError(
+            f"{path} must have the numbers of its files, but {len(numbers)} differ: "
+            f"{'; '.join(numbers[:5])}; were texts decoded or formatted since? Then "
+            "score them again (stage 10)"
+        )
+    print(f"{path}: all numbers are those of its files")
+    return built
+
+
+def build(args: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
+    """Reads and scores what the options name; ``words`` are told as the command."""
     names = args.systems.split()
     text = {"case": args.score_case, "punctuation": args.score_punctuation}
     scored_as = partial(languages.normalize, **text)
@@ -97,12 +143,15 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
                 f"no p-values: baseline {name} is not among the scored systems:"
                 f" {' '.join(systems)}"
             )
-    words = scoring_words(sys.argv[1:] if cmd is None else cmd, args.command)
+    words = scoring_words(words, args.command)
     meta = environment.describe(MODULE, words, args.command)
     pairs = environment.relative(args.about).split()
     about: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
     about["scored_text"] = text
     about["utterances"] = {t.name: len(t.utts) for t in test_sets}
+    about["training_seeds"], about["training_configs"] = environment.trainings(
+        args.expdir, list(systems)
+    )
     cross = collect.read_cross(args.expdir / "mono", test_sets)
     built = results.build(
         systems,
@@ -117,8 +166,6 @@ def main(cmd: Sequence[str] | None = None) -> dict[str, Any]:
     if args.before:
         older = read_before(args.before, systems, test_sets)
         built["changes"] = changes.compare(older, systems, args.samples, args.seed)
-    write(built, args.output / "results.json", args.results_md)
-    print("\n\n".join(tables.summaries(built)))
     return built
 
 

@@ -1,5 +1,7 @@
 """What a page of results says about its making."""
 
+import hashlib
+import json
 import os
 import platform
 import re
@@ -9,6 +11,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+
+import yaml
 
 _PACKAGES = ("espnet-lora-experts", "espnet", "torch", "transformers", "peft", "jiwer")
 _ABSOLUTE = re.compile(r"""(?<![^\s='"({\[,:])/(?!/)[^\s'",:)}\]]+""")  # no URL
@@ -32,6 +36,27 @@ def describe(module: str, cmd: Sequence[str], run: str = "") -> dict[str, str]:
         "git": git_hash(),
         **{name: relative(text) for name, text in commands.items() if text},
     }
+
+
+def trainings(
+    expdir: Path, names: Sequence[str]
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Seed and configuration's hash of each system's training, as far as it has one.
+
+    ``NAME@...`` is the system NAME; experts of jobs of their own are NAME_LANG. The
+    configuration is ESPnet's ``config.yaml``, without where its files lie.
+    """
+    seeds, hashes = {}, {}
+    for name in dict.fromkeys(name.partition("@")[0] for name in names):
+        found = [expdir / name / "config.yaml", *expdir.glob(f"{name}_*/config.yaml")]
+        for path in filter(Path.is_file, found[:1] if found[0].is_file() else found):
+            text = path.read_text(encoding="utf-8")
+            options = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            options.pop("token_list", None)  # the backbone's
+            plain = relative(json.dumps(options, sort_keys=True, default=str))
+            hashes[path.parent.name] = hashlib.sha256(plain.encode()).hexdigest()[:12]
+            seeds[path.parent.name] = options.get("seed")
+    return seeds, hashes
 
 
 def relative(text: str) -> str:
@@ -58,8 +83,9 @@ def installed(package: str) -> str:
 
 
 def git_hash() -> str:
-    """The commit of this code, "unknown" outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    """The commit of this code, "-dirty" if changed; "unknown" outside a repository."""
+    here = str(Path(__file__).parent)
+    command = ["git", "-C", here, "describe", "--always", "--dirty", "--exclude=*"]
     try:
         run = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

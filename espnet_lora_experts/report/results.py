@@ -102,8 +102,31 @@ def build(
                 p = errors.paired_p(averages_S, against[1]) if against else None
                 rows[name][mode][f"p_vs_{other}"] = p
     crossed = {name: score(x, 1, seed)[0]["wer"] for name, x in (cross or {}).items()}
-    about = {**meta, "baseline": baseline, "samples": samples}
+    about = {**meta, "baseline": baseline, "samples": samples, "seed": seed}
     return {"meta": about, "systems": rows, "cross": crossed}
+
+
+def differences(one: Any, other: Any, name: str = "") -> list[str]:
+    """Where two results differ, but for what they say about their making.
+
+    Example:
+        >>> one = {"meta": {"date": 1}, "systems": {"kd": {"aware": [1.0, 2]}}}
+        >>> other = {"meta": {}, "systems": {"kd": {"aware": [1.0, 3]}}}
+        >>> differences(one, other), differences(one, one)
+        (['systems.kd.aware.1: 2, now 3'], [])
+    """
+    if isinstance(one, list) and isinstance(other, list):
+        one, other = dict(enumerate(one)), dict(enumerate(other))
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return [] if one == other else [f"{name}: {one}, now {other}"]
+    return [
+        found
+        for key in [*one, *(key for key in other if key not in one)]
+        if (name, key) != ("", "meta")
+        for found in differences(
+            one.get(key), other.get(key), f"{name}.{key}" if name else key
+        )
+    ]
 
 
 def score(decoded: Decoded, samples: int, seed: int) -> tuple[dict, np.ndarray]:

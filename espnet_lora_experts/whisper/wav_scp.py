@@ -95,11 +95,13 @@ def convert_entry(source: str, path: Path) -> int:
     if kept is not None:
         return kept
     samples_S = read_entry(source)
+    flac = io.BytesIO()  # libsndfile does not say when a disk is full
     kind = {"samplerate": SAMPLE_RATE, "channels": 1, "format": "FLAC"}
+    with soundfile.SoundFile(flac, "w", **kind) as file:
+        file.comment = stamp
+        file.write(samples_S)
     with atomic.file(path) as temp:
-        with soundfile.SoundFile(temp, "w", **kind) as file:
-            file.comment = stamp
-            file.write(samples_S)
+        temp.write_bytes(flac.getbuffer())
     return len(samples_S)
 
 

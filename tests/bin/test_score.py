@@ -1,6 +1,7 @@
 """The command line of scoring."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -173,3 +174,34 @@ def test_page_has_no_absolute_path(project):
     for name in ("R.md", "exp/results.json"):
         assert str(project) not in (project / name).read_text()
     assert "- backbone: `tiny`" in (project / "R.md").read_text()
+
+
+CHECK = ["--check", "exp/results.json"]
+
+
+def test_results_are_scored_again_from_their_files(project, capsys):
+    """With the options they were made with; one word more is a difference."""
+    run("--samples", "50", "--seed", "3", "--score_case", "keep")
+    before = Path("exp/results.json").read_bytes()
+    capsys.readouterr()
+    score.main(CHECK)
+    assert capsys.readouterr().out == (
+        "exp/results.json: all numbers are those of its files\n"
+    )
+    text = Path("exp/multi/decode_aware/t_es/text")
+    text.write_text(text.read_text().replace("es_2", "es_2 Tres."))
+    with pytest.raises(ValueError, match=r"differ: systems.multi.aware.wer.es: 100.0,"):
+        score.main(CHECK)
+    assert Path("exp/results.json").read_bytes() == before
+
+
+def test_results_name_seeds_and_configurations_of_the_trainings(project):
+    config = Path("exp/kd/config.yaml")
+    config.write_text(f"seed: 7\noutput_dir: {Path.cwd()}/exp/kd\ntoken_list: [a]\n")
+    first = run()["meta"]
+    assert first["training_seeds"] == {"kd": 7} and first["seed"] == 0
+    config.write_text("seed: 7\noutput_dir: exp/kd\n")
+    second = run()["meta"]
+    assert first["training_configs"] == second["training_configs"]
+    config.write_text("seed: 7\noutput_dir: exp/kd\nlr: 1\n")
+    assert run()["meta"]["training_configs"] != second["training_configs"]

@@ -127,7 +127,12 @@ def test_counts_add_up():
 def test_results_are_json():
     built = results.build({"kd": system(aware=PERFECT)}, {"date": "today"})
     assert json.loads(json.dumps(built)) == built
-    assert built["meta"] == {"date": "today", "baseline": "multi", "samples": 1000}
+    assert built["meta"] == {
+        "date": "today",
+        "baseline": "multi",
+        "samples": 1000,
+        "seed": 0,
+    }
     assert built["systems"]["kd"]["steps"] == 10
 
 

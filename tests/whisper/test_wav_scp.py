@@ -1,6 +1,7 @@
 """A data dir's files and commands: read, and converted once."""
 
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -139,3 +140,17 @@ def test_a_source_that_is_gone_is_an_error(source, path):
     source.unlink()
     with pytest.raises(ValueError, match="a.wav must be a readable audio file"):
         convert_entry(str(source), path)
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+    """Not a shorter file, as libsndfile leaves one without a word."""
+    source = tmp_path / "a.wav"
+    soundfile.write(source, np.random.RandomState(0).uniform(-1, 1, 16_000), 16_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            convert_entry(str(source), tmp_path / "out" / "a.flac")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [*(tmp_path / "out").iterdir()] == []

@@ -32,7 +32,8 @@ latest() {
 }
 
 pids=() logs=()
-trap 'kill "${pids[@]}" 2>/dev/null; exit 130' INT TERM
+# Jobs end by themselves: a training after its step, saying how it is resumed.
+trap 'kill "${pids[@]}" ${watcher:-} 2>/dev/null; wait "${pids[@]}"; exit 130' INT TERM
 for ((job = first; job <= last; job++)); do
     joblog=${log//JOB/${job}}
     mkdir -p "$(dirname "${joblog}")"
