@@ -44,7 +44,10 @@ def trial(tmp_path, monkeypatch):
 
 def test_a_job_that_writes_in_place_loses(trial, capsys):
     job = trial(in_place)
-    assert job.kill(random.Random(1), 5) >= 5
+    for seed in range(1, 9):  # when a kill comes depends on the machine, too
+        assert job.kill(random.Random(seed), 5) >= 5
+        if job.lost:
+            break
     assert job.lost and job.lost[0].startswith("job: [Fault(")
 
 
