@@ -322,6 +322,30 @@ def test_two_ranks_of_which_one_is_killed_stop_and_resume(ranked, two_ranks, tmp
     assert (tmp_path / "two/system.json").exists()
 
 
+def test_a_signal_stops_after_the_step_and_a_rerun_is_the_same(
+    trained, command, tmp_path, caplog
+):
+    """As a scheduler stops a job and starts it again: by the same command."""
+    steps = itertools.count(1)
+
+    def terminate(*_):
+        if next(steps) == 3:  # the first of the second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    hook = register_optimizer_step_pre_hook(terminate)
+    with pytest.raises(SystemExit) as caught:
+        train.main(command(tmp_path, resume=True))
+    hook.remove()
+    assert caught.value.code == 143
+    assert "stopped by SIGTERM after step 1 of epoch 2; the same command" in caplog.text
+    assert not (tmp_path / "system.json").exists()
+    train.main(command(tmp_path, resume=True))
+    ours, theirs = states(tmp_path), states(trained)
+    for name, value in theirs["model"].items():
+        assert torch.equal(ours["model"][name], value), name
+    assert (tmp_path / "system.json").exists()
+
+
 def test_half_a_checkpoint_gives_way_to_the_one_before(trained, command, tmp_path):
     """What a process leaves that is killed while it writes."""
     shutil.copytree(trained, tmp_path / "exp", symlinks=True)
@@ -374,6 +398,16 @@ def test_accumulated_halves_equal_a_whole_batch(epoch, collate):
     for name, value in once.items():
         torch.testing.assert_close(twice[name], value, atol=1e-5, rtol=1e-5)
     assert any(not torch.allclose(once[n], none[n], atol=1e-3) for n in once)
+
+
+def test_a_batch_that_is_not_finite_changes_nothing(epoch, collate, caplog):
+    whole = (["a1", "a2"], collate("a1", "a2"))
+    broken = (["a3", "a4"], collate("a3", "a4"))
+    broken[1]["speech"][0, :100] = math.nan
+    both, alone = epoch([broken, whole], 1), epoch([whole], 1)
+    for name, value in alone.items():
+        assert torch.equal(both[name], value)
+    assert "is skipped; one of its utterances may be broken: a3, a4" in caplog.text
 
 
 def test_steps_count_whole_accumulations(command, tmp_path):
