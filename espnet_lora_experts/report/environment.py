@@ -48,7 +48,8 @@ def trainings(
     """
     seeds, hashes = {}, {}
     for name in dict.fromkeys(name.partition("@")[0] for name in names):
-        found = [expdir / name / "config.yaml", *expdir.glob(f"{name}_*/config.yaml")]
+        apart = sorted(expdir.glob(f"{name}_*/config.yaml"))
+        found = [expdir / name / "config.yaml", *apart]
         for path in filter(Path.is_file, found[:1] if found[0].is_file() else found):
             text = path.read_text(encoding="utf-8")
             options = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -267,7 +267,8 @@ train() {
     fi
     mkdir -p "${dir}"
     rm -f "${dir}/.done"
-    echo "${wanted}" >"${dir}/.begun"
+    echo "${wanted}" >"${dir}/.begun.new" # whole, on a full disk too: it decides what is trained anew
+    mv "${dir}/.begun.new" "${dir}/.begun"
     launch "${dir}/train.log" "${cmd[@]}"
     echo "${wanted}" >"${dir}/.done"
     log "${dir}: $(grep -o 'trainable parameters: .*' "${dir}/train.log" | tail -n 1);" \
