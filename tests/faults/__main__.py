@@ -120,9 +120,9 @@ class Trial:
         with attempts.disk(self.home / "disk") as set_disk:
             for i in range(times if set_disk else 0):
                 work = self.folder(f"full{i}", self.home / "disk")
-                held = sum(p.stat().st_size for p in work.rglob("*") if p.is_file())
+                held = shutil.disk_usage(work).used  # in whole blocks
                 room = held + int(rng.random() * self.whole["bytes"] * 0.9)
-                set_disk(max(room, 4096))
+                set_disk(room)
                 full += self.run(work).status != 0
                 set_disk(ROOMY)
                 self.again(work, f"disk of {room} bytes")
@@ -216,23 +216,27 @@ def main(cmd=None) -> int:
 
 def try_job(name: str, world: Path, home: Path, args, asked: bool, row) -> list[str]:
     """One job's line; what was lost."""
-    begin = time.monotonic()
     (home / name).mkdir()
     trial = Trial(name, world, home / name)
     work = trial.undisturbed()
-    if name in MAKES:
+    if asked:
+        try_faults(trial, args, row)
+    if name in MAKES:  # not before: faults begin where the job began
         merge(work, world)
-    if not asked:
-        return []
-    rng = random.Random(f"{args.seed} {name}")
+    return trial.lost
+
+
+def try_faults(trial: Trial, args, row) -> None:
+    """Meets the faults; prints the line."""
+    begin = time.monotonic()
+    rng = random.Random(f"{args.seed} {trial.name}")
     kills = trial.kill(rng, args.kills)
     full, forbidden = trial.starve(rng, args.disks)
     runs = trial.reruns
     seconds = round(time.monotonic() - begin)
     same = runs - len(trial.lost)
-    print(row(name, kills, full, forbidden, runs, same, len(trial.lost), seconds))
+    print(row(trial.name, kills, full, forbidden, runs, same, len(trial.lost), seconds))
     sys.stdout.flush()
-    return trial.lost
 
 
 if __name__ == "__main__":
