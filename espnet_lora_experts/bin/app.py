@@ -24,14 +24,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.inference import Result, Speech2Text
 from espnet_lora_experts.report.page.parts import system_title
 from espnet_lora_experts.whisper import languages
-from espnet_lora_experts.whisper.audio import SAMPLE_RATE, read_audio
+from espnet_lora_experts.whisper.audio import SAMPLE_RATE, TooLong, read_audio
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import DESCRIPTION, read_description
 from espnet_lora_experts.whisper.folder import FULL, is_system
@@ -193,31 +192,19 @@ def read_clip(path: str | None, max_duration: float) -> np.ndarray:
         raise ValueError("There is no speech yet: record or upload some.")
     name = Path(path).name
     try:
-        seconds = header_seconds(path)
-        if seconds <= max_duration:
-            samples = read_audio(path)
-            seconds = seconds or len(samples) / SAMPLE_RATE
+        samples = read_audio(path, max_duration)
+    except TooLong as error:
+        raise ValueError(
+            f"{name} must be {max_duration:g} s long at most: cut it first."
+        ) from error
     except ValueError as error:
         logging.info(f"refused: {error}")
         raise ValueError(
             f"{name} cannot be read as audio: upload wav, flac, ogg or mp3."
         ) from error
-    if seconds > max_duration:
-        raise ValueError(
-            f"{name} must be {max_duration:g} s long at most, but is {seconds:.0f} s: "
-            "cut it first."
-        )
     if np.abs(samples).max() < SILENT:
         raise ValueError(f"{name} is silent: is the microphone muted?")
     return samples
-
-
-def header_seconds(path: str) -> float:
-    """What a file says of its length; 0 where libsndfile does not read it."""
-    try:
-        return soundfile.info(path).duration
-    except soundfile.LibsndfileError:
-        return 0.0
 
 
 def transcribe(

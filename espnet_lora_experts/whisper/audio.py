@@ -22,11 +22,17 @@ BLOCK = 2**20
 """Samples of all channels that are read at once."""
 RATES = (1_000, 1_000_000)
 """Lowest and highest sampling rate in Hz of what may be speech."""
-MOST_HOURS = 24
+MOST_SECONDS = 24 * 3600.0
 """A few kilobytes of flac or mp3 can be months of silence."""
 
 
-def read_audio(path: str | os.PathLike) -> np.ndarray:
+class TooLong(ValueError):
+    """A recording is longer than it may be."""
+
+
+def read_audio(
+    path: str | os.PathLike, most_seconds: float = MOST_SECONDS
+) -> np.ndarray:
     """Reads any file that libsndfile reads (wav, flac, ogg, mp3).
 
     What else FFmpeg reads (m4a, mp4, webm, wma) it reads where PyAV is installed. Of a
@@ -36,41 +42,52 @@ def read_audio(path: str | os.PathLike) -> np.ndarray:
     Args:
         path: A file. A command, as in a data dir's ``wav.scp``, is none and is not run;
             see :func:`~.wav_scp.read_entry`.
+        most_seconds: Length at which reading stops, whatever the header says.
 
     Returns:
         Samples at 16 kHz in [-1, 1], (S,).
 
     Raises:
+        TooLong: It is longer than ``most_seconds``.
         ValueError: The file is missing, unreadable or has no samples.
     """
     name = str(path)
     if os.path.isfile(name):
-        return _checked(lambda: _of_file(name), name)
+        return _checked(lambda: _of_file(name, most_seconds), name)
     if not os.path.exists(name) or os.path.isdir(name):
         found = "is a command" if name.rstrip().endswith("|") else "there is none"
         raise ValueError(f"{name} must be a readable audio file, but {found}")
-    return read_bytes(Path(name).read_bytes(), name)  # the shell's <(command)
+    # the shell's <(command)
+    return read_bytes(Path(name).read_bytes(), name, most_seconds)
 
 
-def read_bytes(content: bytes, name: str) -> np.ndarray:
+def read_bytes(
+    content: bytes, name: str, most_seconds: float = MOST_SECONDS
+) -> np.ndarray:
     """Reads the content of a file that libsndfile reads.
 
     Args:
         content: Of the file; its header may leave the length open.
         name: What to call it in an error.
+        most_seconds: As of :func:`read_audio`.
 
     Returns:
         See :func:`read_audio`.
 
     Raises:
+        TooLong: It is longer than ``most_seconds``.
         ValueError: It is no audio or has no samples.
     """
-    return _checked(lambda: _collect(_by_libsndfile(io.BytesIO(content))), name)
+    return _checked(
+        lambda: _collect(_by_libsndfile(io.BytesIO(content)), most_seconds), name
+    )
 
 
 def _checked(read: Callable[[], np.ndarray], name: str) -> np.ndarray:
     try:
         samples_S = read()
+    except TooLong as error:
+        raise TooLong(f"{name} {error}") from None
     except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"{name} must be a readable audio file: {error}") from error
     if len(samples_S) == 0:
@@ -78,25 +95,29 @@ def _checked(read: Callable[[], np.ndarray], name: str) -> np.ndarray:
     return samples_S
 
 
-def _of_file(path: str) -> np.ndarray:
+def _of_file(path: str, most_seconds: float) -> np.ndarray:
     try:
-        return _collect(_by_libsndfile(path))
+        return _collect(_by_libsndfile(path), most_seconds)
     except soundfile.LibsndfileError as error:
-        samples_S = _collect(_by_ffmpeg(path, error))
+        samples_S = _collect(_by_ffmpeg(path, error), most_seconds)
         if len(samples_S) == 0:  # FFmpeg takes some files for what they are not
             raise
         return samples_S
 
 
-def _collect(blocks: Iterable[np.ndarray]) -> np.ndarray:
+def _collect(blocks: Iterable[np.ndarray], most_seconds: float) -> np.ndarray:
     """Blocks of float32 as one array that grows in place."""
     samples = bytearray()
-    most = 4 * MOST_HOURS * 3600 * SAMPLE_RATE
+    most = 4 * int(most_seconds * SAMPLE_RATE)
     for block_S in blocks:
         samples += block_S.astype(np.float32, copy=False).tobytes()
         if len(samples) > most:
-            raise OSError(f"it is longer than {MOST_HOURS} hours, cut it first")
+            raise TooLong(f"must be {_spoken(most_seconds)} long at most: cut it first")
     return np.frombuffer(samples, np.float32)
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds / 3600:g} hours" if seconds >= 3600 else f"{seconds:g} s"
 
 
 def _by_libsndfile(source: str | io.BytesIO) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from espnet_lora_experts.whisper import audio
-from espnet_lora_experts.whisper.audio import read_audio
+from espnet_lora_experts.whisper.audio import TooLong, read_audio
 
 
 def tone(rate, seconds=0.5, hertz=440.0):
@@ -124,6 +124,16 @@ def test_a_named_pipe_is_a_file(tmp_path, extension):
     os.mkfifo(pipe)
     with subprocess.Popen(["cp", path, pipe]):
         assert np.array_equal(read_audio(pipe), read_audio(path))
+
+
+@pytest.mark.parametrize("extension", ["wav", "flac", "mp3"])
+def test_reading_stops_where_it_is_told_to(tmp_path, extension):
+    """Whatever a header says: a few kilobytes of flac can be months of silence."""
+    path = write(tmp_path / f"a.{extension}", tone(16_000 * 2))
+    seconds = len(read_audio(path)) / 16_000
+    assert len(read_audio(path, most_seconds=seconds)) == seconds * 16_000
+    with pytest.raises(TooLong, match=f"a.{extension} must be 0.5 s long at most"):
+        read_audio(path, most_seconds=0.5)
 
 
 def test_wrong_files_are_named(tmp_path):
