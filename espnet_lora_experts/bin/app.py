@@ -297,7 +297,7 @@ def build(gr, systems: Mapping[str, Speech2Text], max_duration: float):
                 raise gr.Error(text, print_exception=False) from error
 
         outputs = [part for card in cards.values() for part in card.parts]
-        # One run at a time: a model's gate is in force for all that use the model.
+        # One run at a time: systems of one Whisper wait for each other anyway.
         button.click(
             run,
             [speech, lang, chosen],

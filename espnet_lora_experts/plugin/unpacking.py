@@ -12,13 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
 from espnet2.main_funcs.pack_funcs import unpack
 
 from espnet_lora_experts.experts.checkpoint import check_tensors
-from espnet_lora_experts.whisper.artefacts_espnet import read_meta
+from espnet_lora_experts.whisper.artefacts_espnet import BROKEN_ZIP, META, read_meta
+from espnet_lora_experts.whisper.yaml_files import parse_yaml
 
 MOST_GROWTH = 64
 """Times that a zip may grow; a list of tokens grows fivefold."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of packing; others may reserve gigabytes, as their files tell them to."""
 CHECKPOINTS = ("asr_model_file", "lm_file")
 
 
@@ -39,10 +43,13 @@ def unpack_checked(path: str | Path, folder: str | Path) -> dict[str, str]:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            _check(archive, path)
+            _check(archive)
         return unpack(path, folder)
-    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} must be a whole zip, but got: {error}") from error
+    # YAMLError: ESPnet's reader refuses a few things that ours takes.
+    except (yaml.YAMLError, *BROKEN_ZIP) as error:
+        raise ValueError(
+            f"{path} must be a whole model of espnet2.bin.pack, but got: {error}"
+        ) from error
 
 
 def check_checkpoints(files: Mapping[str, Any]) -> None:
@@ -59,27 +66,36 @@ def check_checkpoints(files: Mapping[str, Any]) -> None:
             check_tensors(files[name])
 
 
-def _check(archive: zipfile.ZipFile, path: Path) -> None:
+def _check(archive: zipfile.ZipFile) -> None:
     infos = archive.infolist()
-    names = {info.filename for info in infos}
     for info in infos:
         if _leaves(info.filename) or stat.S_ISLNK(info.external_attr >> 16):
-            raise ValueError(
-                f"{path} must hold files inside itself, but got {info.filename!r}"
-            )
-    size = sum(info.file_size for info in infos)
-    if size > MOST_GROWTH * path.stat().st_size:
+            raise ValueError(f"{info.filename!r}, which leads out of it")
+        if info.compress_type not in METHODS:
+            raise ValueError(f"{info.filename!r}, which is neither stored nor deflated")
+    path = Path(archive.filename)
+    size, whole = sum(info.file_size for info in infos), path.stat().st_size
+    if size > MOST_GROWTH * whole:
         raise ValueError(
-            f"{path} must unpack to {MOST_GROWTH} times its size at most, but claims "
-            f"{size} bytes"
+            f"{size} bytes in it, more than {MOST_GROWTH} times its {whole}"
         )
-    meta = read_meta(archive, path)
+    # ESPnet takes the first of this name, in whatever folder.
+    metas = [x.filename for x in infos if PurePosixPath(x.filename).name == META]
+    if metas != [META]:
+        raise ValueError(f"{metas} instead of one {META}")
+    _check_named(archive, read_meta(archive, path))
+
+
+def _check_named(archive: zipfile.ZipFile, meta: Mapping[str, Any]) -> None:
+    """What ESPnet looks up in a description: files of the archive; YAML, which is."""
+    names = archive.namelist()
     for key in ("files", "yaml_files"):
         found = meta.get(key)
-        if not isinstance(found, dict) or not {*map(str, found.values())} <= names:
-            raise ValueError(
-                f"{key} in meta.yaml of {path} must be files of it, but got {found}"
-            )
+        values = found.values() if isinstance(found, dict) else [None]
+        if not all(isinstance(x, str) and names.count(x) == 1 for x in values):
+            raise ValueError(f"{found} as {key} in its {META}, which it must hold")
+    for name in meta["yaml_files"].values():
+        parse_yaml(archive.read(name).decode())
 
 
 def _leaves(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,6 +16,11 @@ META = "meta.yaml"
 """Names the files of a packed model."""
 MOST_META = 2**20
 """Bytes; ESPnet's has hundreds."""
+BROKEN_ZIP = (
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+    *(OSError, EOFError, RuntimeError, ValueError, OverflowError),
+)
+"""What reading a zip ends in: damage, encryption, names and methods of no kind."""
 
 
 def training(path: Path) -> dict[str, Any]:
@@ -79,8 +85,5 @@ def read_meta(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
         if size > MOST_META:
             raise ValueError(f"{size} bytes")
         return parse_yaml(archive.read(META).decode())
-    # Of the archive: encryption, an unknown method, damage.
-    except (KeyError, RuntimeError, ValueError, OSError, EOFError, zlib.error) as error:
+    except (KeyError, *BROKEN_ZIP) as error:
         raise ValueError(f"{META} in {path} must be YAML, but got: {error}") from error
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} must be a whole zip, but got: {error}") from error

@@ -16,17 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
-from yaml import YAMLError
 
 from espnet_lora_experts import atomic
 from espnet_lora_experts.experts.store import README
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.card_page import Pages
 from espnet_lora_experts.whisper.card_scores import HUB_CODES
-from espnet_lora_experts.whisper.description import (
-    DESCRIPTION,
-    read_description,
-)
+from espnet_lora_experts.whisper.description import DESCRIPTION, read_description
+from espnet_lora_experts.whisper.yaml_files import parse_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -128,9 +125,8 @@ def languages_of(folder: Path) -> list[str]:
     Regions (``pt-BR``) are left out, as is what :mod:`.languages` lacks.
     """
     try:
-        text = (folder / README).read_text(encoding="utf-8")
-        named = ModelCard(text, ignore_metadata_errors=True).data.language
-    except (OSError, ValueError, YAMLError):  # a card that others wrote, or none
+        named = _metadata((folder / README).read_text(encoding="utf-8")).get("language")
+    except (OSError, ValueError):  # a card that others wrote, or none
         return []
     whisper = {hub: code for code, hub in HUB_CODES.items()}
     whisper["false"] = "no"  # what YAML makes of Norwegian without quotes
@@ -140,3 +136,11 @@ def languages_of(folder: Path) -> list[str]:
     ]
     codes = [whisper.get(code, code) for code in codes]
     return [code for code in dict.fromkeys(codes) if code in languages.TABLE]
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    """What a card says between its first two lines of dashes; {} without them."""
+    lines = [line.rstrip("\r") for line in text.lstrip().split("\n")]
+    if lines[0] != "---" or "---" not in lines[1:]:
+        return {}
+    return parse_yaml("\n".join(lines[1 : lines.index("---", 1)]))

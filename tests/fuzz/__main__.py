@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.fuzz.mutate import Case
 from tests.fuzz.parsers import MAKERS
-from tests.fuzz.worker import in_process
+from tests.fuzz.worker import outcomes
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -28,7 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--runs", type=int, default=2000, help="inputs of each parser")
-    add("--seconds", type=float, default=1e9, help="at most for each parser")
+    add("--seconds", type=float, default=1e9, help="of computing, at most for each")
     add("--seed", type=int, default=1)
     add("--parsers", default=" ".join(MAKERS), help=f"of: {' '.join(MAKERS)}")
     add("--keep", type=Path, default=Path("fuzz"), help="where failing inputs go")
@@ -38,21 +38,19 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd=None) -> int:
     """Fuzzes the parsers one by one; returns 1 if one failed."""
     args = get_parser().parse_args(cmd)
-    row = "{:<12} {:>8} {:>9} {:>7} {:>8} {:>8} {:>8} {:>6}"
+    row = "{:<17} {:>8} {:>9} {:>7} {:>8} {:>8} {:>8} {:>6}"
     head = "parser inputs accepted places seconds grown_MiB crashes hangs"
     print(row.format(*head.split()), flush=True)
     failed = False
-    for name in args.parsers.split():
-        one = in_process(name, args.runs, args.seed, args.seconds)
+    for one in outcomes(args.parsers.split(), args.runs, args.seed, args.seconds):
         counts = one.inputs, one.accepted, one.places, f"{one.seconds:.0f}", one.grown
-        print(row.format(name, *counts, len(one.crashes), len(one.hangs)), flush=True)
-        bad = [*one.crashes, *(("hang", "", case) for case in one.hangs)]
-        first = {reason: (text, case) for reason, text, case in reversed(bad)}
-        for number, (reason, (text, case)) in enumerate(first.items()):
-            folder = args.keep / f"{name}.{number}"
+        print(row.format(one.parser, *counts, one.crashes, one.hangs), flush=True)
+        first = {what: (text, case) for what, text, case in reversed(one.failures)}
+        for number, (what, (text, case)) in enumerate(first.items()):
+            folder = args.keep / f"{one.parser}.{number}"
             keep(case, folder)
-            print(f"    {folder}: {reason}: {' '.join(text.split())}", flush=True)
-        failed = failed or bool(bad)
+            print(f"    {folder}: {what}: {' '.join(text.split())}", flush=True)
+        failed = failed or bool(one.failures)
     return int(failed)
 
 

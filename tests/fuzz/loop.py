@@ -1,12 +1,10 @@
-"""The loop: one parser in a process of its own, with little memory and time."""
+"""The loop: a parser gets its seeds, then what was made of what got furthest."""
 
 from __future__ import annotations
 
-import os
 import random
 import resource
 import signal
-import tempfile
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -29,7 +27,18 @@ class Hang(BaseException):
 
 @dataclass
 class Outcome:
-    """What a parser did with its inputs."""
+    """What a parser did with its inputs.
+
+    Attributes:
+        parser: Its name.
+        inputs: How many it was given.
+        accepted: How many it took.
+        places: Different ways in which errors came about.
+        seconds: Of computing.
+        grown: MiB that the process' largest memory grew by.
+        failures: What went wrong (a hang, or an error's type and place), its text, and
+            the input.
+    """
 
     parser: str
     inputs: int = 0
@@ -37,44 +46,55 @@ class Outcome:
     places: int = 0
     seconds: float = 0.0
     grown: int = 0
-    """MiB that the process' largest memory grew by."""
-    crashes: list[tuple[str, str, Case]] = field(default_factory=list)
-    hangs: list[Case] = field(default_factory=list)
+    failures: list[tuple[str, str, Case]] = field(default_factory=list)
+
+    @property
+    def hangs(self) -> int:
+        """How many inputs took too long."""
+        return sum(what == "hang" for what, *_ in self.failures)
+
+    @property
+    def crashes(self) -> int:
+        """How many failed otherwise."""
+        return len(self.failures) - self.hangs
 
 
-def fuzz(parser: Parser, runs: int, seed: int, limit: float = 1e9) -> Outcome:
+def fuzz(
+    parser: Parser, place: Path, runs: int, seed: int, limit: float = 1e9
+) -> Outcome:
     """Gives a parser its seeds and then changed ones.
 
     Any bytes may give a value, or a ValueError or FileNotFoundError that names a file;
-    all else is a crash. Errors from a new place make a case worth changing further.
+    all else is a failure. Errors from a new place make a case worth changing further.
 
     Args:
         parser: The parser.
+        place: An empty folder, where the input stays of which the process dies.
         runs: How many inputs.
         seed: Of the changes.
-        limit: Seconds after which it ends early.
+        limit: Seconds of computing after which it ends early.
     """
     draw, outcome = random.Random(f"{seed} {parser.name}"), Outcome(parser.name)
-    corpus, seen, begin = [*parser.seeds], set(), time.monotonic()
+    corpus, seen, begin = [*parser.seeds], set(), time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with tempfile.TemporaryDirectory(dir=_memory_folder()) as place:
-        for number in range(runs):
-            if time.monotonic() - begin > limit:
-                break
-            fresh = number < len(parser.seeds)
-            case = parser.seeds[number] if fresh else mutated(draw, corpus)
-            reached = _one(parser, case, Path(place), outcome)
-            if reached not in seen and len(corpus) < MOST_KEPT:
-                seen.add(reached)
-                corpus.append(case)
-    outcome.places, outcome.seconds = len(seen), time.monotonic() - begin
+    signal.signal(signal.SIGPROF, _stop)
+    for number in range(runs):
+        if time.process_time() - begin > limit:
+            break
+        fresh = number < len(parser.seeds)
+        case = parser.seeds[number] if fresh else mutated(draw, corpus)
+        reached = _one(parser, case, place, outcome)
+        if reached not in seen and len(corpus) < MOST_KEPT:
+            seen.add(reached)
+            corpus.append(case)
+    outcome.places, outcome.seconds = len(seen), time.process_time() - begin
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcome.grown = (now - peak) // 1024
     return outcome
 
 
-def _memory_folder() -> str | None:
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+def _stop(*_) -> None:
+    raise Hang
 
 
 def _one(parser: Parser, case: Case, place: Path, outcome: Outcome) -> object:
@@ -87,16 +107,27 @@ def _one(parser: Parser, case: Case, place: Path, outcome: Outcome) -> object:
         outcome.accepted += 1
         return "accepted"
     except Hang:
-        outcome.hangs.append(case)
+        outcome.failures.append(("hang", "", case))
         return "hang"
-    except Exception as error:
-        reason = fault(error, place, parser)
-        if reason:
-            outcome.crashes.append((reason, f"{error}"[:200], case))
-        frames = traceback.extract_tb(error.__traceback__)
-        return tuple((frame.filename, frame.lineno) for frame in frames)
+    except Exception as error:  # noqa: BLE001 (what may be wrong with it, fault tells)
+        if what := fault(error, place, parser):
+            outcome.failures.append((what, f"{error}"[:200], case))
+        return _places(error)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _places(error: BaseException | None) -> tuple[object, ...]:
+    """Lines of code that an error, and those it came of, went through."""
+    found: list[object] = []
+    while error is not None:
+        found.append(type(error))
+        step = error.__traceback__
+        while step is not None:
+            found.append((step.tb_frame.f_code, step.tb_lineno))
+            step = step.tb_next
+        error = error.__cause__ or error.__context__
+    return tuple(found)
 
 
 def write(case: Case, place: Path) -> None:
@@ -110,22 +141,19 @@ def write(case: Case, place: Path) -> None:
 
 def fault(error: Exception, place: Path, parser: Parser) -> str:
     """What is wrong with an error; "" when it is as it should be."""
+    kind = isinstance(error, ValueError | FileNotFoundError)
+    named = not parser.named or str(place) in str(error)
+    if kind and named:
+        return ""
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
-    if not isinstance(error, ValueError | FileNotFoundError):
-        return where
-    if parser.named and str(place) not in str(error):
-        return f"{where} names no file"
-    return ""
+    return f"{where} names no file" if kind else where
 
 
-def limit_process() -> None:
-    """Bounds the memory of this process, and lets long inputs end."""
-
-    def stop(*_):
-        raise Hang
-
-    signal.signal(signal.SIGPROF, stop)
+def limit_memory() -> None:
+    """Bounds what this process may reserve from now on."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1])
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 Case = dict[str, bytes]
 """Content of each file of a folder."""
@@ -54,6 +55,7 @@ def mutated(draw: random.Random, corpus: list[Case]) -> Case:
 
 
 MOST = 2**20
+DIGITS, VALUE = re.compile(rb"([0-9]+)"), re.compile(rb"[:,\[ ]([^,\]}\n]*)")
 
 
 def _place(draw: random.Random, content: bytearray) -> int:
@@ -85,14 +87,7 @@ def _number(draw, content):
 
 def _digits(draw, content):
     """Another number, in text, where one stands."""
-    places = [i for i, letter in enumerate(content[:4000]) if chr(letter).isdigit()]
-    if not places:
-        return content
-    at = end = draw.choice(places)
-    while end < len(content) and chr(content[end]).isdigit():
-        end += 1
-    content[at:end] = str(draw.choice(EDGES)).encode()
-    return content
+    return _replaced(draw, content, DIGITS, str(draw.choice(EDGES)).encode())
 
 
 def _word(draw, content):
@@ -103,13 +98,15 @@ def _word(draw, content):
 
 def _value(draw, content):
     """Another value after a colon, as JSON and YAML have them."""
-    places = [i + 1 for i, letter in enumerate(content[:4000]) if letter in b":,[ "]
-    if not places:
-        return content
-    at = end = draw.choice(places)
-    while end < len(content) and content[end] not in b",]}\n":
-        end += 1
-    content[at:end] = draw.choice(WORDS)
+    return _replaced(draw, content, VALUE, draw.choice(WORDS))
+
+
+def _replaced(draw, content, pattern, by):
+    """Another text where a pattern's only group stands, from any place on."""
+    begin = draw.randrange(len(content) + 1)
+    found = pattern.search(content, begin) or pattern.search(content)
+    if found:
+        content[found.start(1) : found.end(1)] = by
     return content
 
 

@@ -1,39 +1,66 @@
-"""A process for each parser: it has little memory, and may die."""
+"""A process for the parsers: it has little memory, and may die."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
 import os
+import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from tests.fuzz.loop import Outcome, fuzz, limit_process
+from tests.fuzz.loop import Outcome, fuzz, limit_memory
 from tests.fuzz.parsers import MAKERS
 
 
-def in_process(name: str, *how) -> Outcome:
-    """Fuzzes one parser; ``how`` is what :func:`~.loop.fuzz` takes after it."""
+def outcomes(names: Sequence[str], *how) -> Iterator[Outcome]:
+    """Fuzzes parsers one by one; a process that dies is followed by another.
+
+    Args:
+        names: Of the parsers.
+        how: What :func:`~.loop.fuzz` takes after the folder.
+    """
+    left = [*names]
+    while left:
+        with tempfile.TemporaryDirectory(dir=_memory_folder()) as place:
+            for outcome in _by_process(left, Path(place), how):
+                left.pop(0)
+                yield outcome
+
+
+def _memory_folder() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _by_process(names: list[str], place: Path, how: tuple) -> Iterator[Outcome]:
+    """Outcomes of a process, until it ends or dies."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(name, how, there))
-    process.start()
+    work = context.Process(target=_work, args=([*names], place, how, there))
+    work.start()
     there.close()
-    try:
-        outcome = here.recv()
-    except EOFError:
-        outcome = Outcome(name)
-    process.join()
-    if process.exitcode:
-        outcome.crashes.append((f"the process ended with {process.exitcode}", "", {}))
-    return outcome
+    for name in [*names]:
+        try:
+            yield here.recv()
+        except EOFError:
+            work.join()
+            case = {x.name: x.read_bytes() for x in place.rglob("*") if x.is_file()}
+            reason = f"the process ended with {work.exitcode}"
+            yield Outcome(name, failures=[(reason, "", case)])
+            return
+    work.join()
 
 
-def _work(name: str, how: tuple, pipe) -> None:
+def _work(names: list[str], place: Path, how: tuple, pipe) -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    parser = MAKERS[name]()
-    limit_process()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # libraries of C write there too
         os.dup2(nowhere, stream)
-    pipe.send(fuzz(parser, *how))
+    for name in names:
+        parser = MAKERS[name]()
+        limit_memory()
+        folder = place / name
+        folder.mkdir()
+        pipe.send(fuzz(parser, folder, *how))

@@ -78,8 +78,9 @@ def copied(script, tmp_path_factory):
 def test_the_source_distribution_has_tests_and_papers(sdist):
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive}
-    wanted = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml"}
-    wanted |= {"tests/test_package.py", "local/setup.sh", "conf/train_mole.yaml"}
+    wanted = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "SECURITY.md"}
+    wanted |= {"pyproject.toml", "tests/test_package.py", "local/setup.sh"}
+    wanted |= {"conf/train_mole.yaml"}
     assert wanted <= names
     assert not [name for name in names if "/exp/" in name or "/downloads/" in name]
 

@@ -48,7 +48,7 @@ def read_results(path: Path) -> dict[str, Any]:
 def _read_json(path: Path, fix: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8; nested lists
         raise ValueError(
             f"{path} must be whole JSON, but got: {error}; {fix}"
         ) from error

@@ -1,4 +1,7 @@
-"""Debian packages as a corpus source: find or download, check, unpack once."""
+"""Debian packages as a corpus source: find or download, check, unpack once.
+
+Recipes may share a folder of downloads: one of them fetches, the others wait.
+"""
 
 import hashlib
 import io
@@ -10,6 +13,8 @@ import subprocess
 import tarfile
 import zlib
 from pathlib import Path
+
+from filelock import FileLock
 
 from espnet_lora_experts import atomic
 
@@ -51,18 +56,31 @@ def get(package: str, download_dir: Path) -> Path:
     Raises:
         ValueError: When the package is not found or its hash is wrong.
     """
+    deb = find(package, download_dir)
+    if deb and place(deb).is_dir():
+        return place(deb)
     download_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(download_dir / f".{package}.lock"):
+        return _get(package, download_dir)
+
+
+def _get(package: str, download_dir: Path) -> Path:
+    """The same, where no other process is at it."""
     deb = find(package, download_dir)
     if deb is None:
         download(package, download_dir)
         deb = find(package, download_dir)
     if deb is None:
         raise ValueError(f"{package} must leave a .deb in {download_dir}, but got none")
-    folder = download_dir / "unpacked" / deb.stem
-    if not folder.is_dir():
+    if not place(deb).is_dir():
         check(package, deb)
-        unpack(deb, folder)
-    return folder
+        unpack(deb, place(deb))
+    return place(deb)
+
+
+def place(deb: Path) -> Path:
+    """Where a package is unpacked."""
+    return deb.parent / "unpacked" / deb.stem
 
 
 def find(package: str, download_dir: Path) -> Path | None:
