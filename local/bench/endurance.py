@@ -60,7 +60,10 @@ class Endurance:
         self.wrong += wrong
         if self.count % max(total // EVERY, 1) == 0:
             gc.collect()
-            self.mib.append((self.count, resident("VmRSS") / 1024))
+            mib = resident("VmRSS") / 1024
+            self.mib.append((self.count, mib))
+            about = f"{self.count:,} of {total:,}, {self.wrong} differing"
+            print(f"{self.row}: {about}, {mib:,.0f} MiB", file=sys.stderr, flush=True)
 
     @property
     def warm(self) -> list[tuple[int, float]]:
@@ -145,7 +148,7 @@ def single(recipe: Recipe) -> Endurance:
 
 @row
 def switches(recipe: Recipe) -> Endurance:
-    """Switches and mixtures, each folded into the weights; every 20th also a copy."""
+    """Switches and mixtures, each folded into the weights; every 50th also copied."""
     done = Endurance("switches", "switches, folded; logits bit by bit")
     speech2text = recipe.load("mono")
     clip = read_audio(recipe.paths()[0])
@@ -167,10 +170,10 @@ def switches(recipe: Recipe) -> Endurance:
         gate_of = partial(speech2text.system.folding, lang=None)
         with bank.folded(gate_of):
             wrong = differs(choice, "folded", logits_UK(speech2text, clip))
-        if i % 20 < len(choices):  # each choice in turn, not the same one
+        if i % 50 < len(choices):  # not always the same choice
             wrong |= differs(choice, "gated", logits_UK(speech2text, clip))
-        if i % 20 == 0:
-            wrong |= differs(choice, "copy", logits_UK(experts.fold(), clip))
+        if i // len(choices) % 50 == 0:
+            wrong |= differs(choice, "copied", logits_UK(experts.fold(), clip))
         done.did(wrong, recipe.count)
     now = speech2text.backbone.hf.state_dict()
     done.wrong += sum(not torch.equal(now[key], x) for key, x in weights.items())
