@@ -9,7 +9,7 @@ from tests.fuzz import __main__ as command
 from tests.fuzz import loop, worker
 from tests.fuzz.parsers import MAKERS, Parser
 
-RUNS = 300
+RUNS = 500
 
 
 def test_no_parser_fails_whatever_it_is_given(tmp_path, capsys):
@@ -80,9 +80,9 @@ def test_new_lines_of_ours_lead_further(tmp_path, monkeypatch):
 
     parser = Parser("x", [{"a": b"...."}], read)
     monkeypatch.setattr(loop, "OURS", (__file__,))
-    assert loop.fuzz(parser, tmp_path, 8000, seed=4).crashes
+    assert loop.fuzz(parser, tmp_path, 2000, seed=5).crashes
     monkeypatch.setattr(loop, "OURS", ("nowhere",))
-    assert not loop.fuzz(parser, tmp_path, 8000, seed=4).crashes
+    assert not loop.fuzz(parser, tmp_path, 2000, seed=5).crashes
 
 
 def dying() -> Parser:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import NamedTuple
 
-from tests.fuzz.mutate import Case, mutated
+from tests.fuzz.mutate import Case, first, mutated
 from tests.fuzz.parsers import ROOT, Parser
 
 SECONDS = 10.0
@@ -96,13 +96,13 @@ def fuzz(
     """
     draw, outcome = random.Random(f"{seed} {parser.name}"), Outcome(parser.name)
     corpus, seen, begin = [*parser.seeds], set(), time.process_time()
+    fresh = first(draw, parser.seeds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     signal.signal(signal.SIGPROF, _stop)
     for number in range(runs):
         if time.process_time() - begin > limit:
             break
-        fresh = number < len(parser.seeds)
-        case = parser.seeds[number] if fresh else mutated(draw, corpus)
+        case = next(fresh, None) or mutated(draw, corpus)
         traced = OURS if number < TRACED or number % EVERY == 0 else None
         new = _one(parser, case, place, outcome, traced) - seen
         seen |= new
