@@ -72,6 +72,10 @@ def test_a_description_names_files_inside(packed, meta):
     refused(packed(("meta.yaml", meta), *MEMBERS[1:], ("3", "")), "in its meta.yaml")
 
 
+def test_no_more_files_than_espnet_packs(packed):
+    refused(packed(*MEMBERS, *((f"{i}", "") for i in range(500))), "503 files, more")
+
+
 def test_packing_that_reserves_what_it_is_told_to_is_refused(packed):
     refused(packed(method=zipfile.ZIP_LZMA), "neither stored nor deflated")
 
