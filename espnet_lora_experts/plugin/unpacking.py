@@ -21,6 +21,8 @@ from espnet_lora_experts.whisper.yaml_files import parse_yaml
 
 MOST_GROWTH = 64
 """Times that a zip may grow; a list of tokens grows fivefold."""
+MOST_FILES = 500
+"""ESPnet packs a dozen, and looks each up in each configuration."""
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Of packing; others may reserve gigabytes, as their files tell them to."""
 CHECKPOINTS = ("asr_model_file", "lm_file")
@@ -73,6 +75,8 @@ def _check(archive: zipfile.ZipFile) -> None:
             raise ValueError(f"{info.filename!r}, which leads out of it")
         if info.compress_type not in METHODS:
             raise ValueError(f"{info.filename!r}, which is neither stored nor deflated")
+    if len(infos) > MOST_FILES:
+        raise ValueError(f"{len(infos)} files, more than {MOST_FILES}")
     path = Path(archive.filename)
     size, whole = sum(info.file_size for info in infos), path.stat().st_size
     if size > MOST_GROWTH * whole:

@@ -38,13 +38,14 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd=None) -> int:
     """Fuzzes the parsers one by one; returns 1 if one failed."""
     args = get_parser().parse_args(cmd)
-    row = "{:<17} {:>8} {:>9} {:>7} {:>8} {:>8} {:>8} {:>6}"
-    head = "parser inputs accepted places seconds grown_MiB crashes hangs"
+    row = "{:<17} {:>8} {:>9} {:>6} {:>7} {:>8} {:>8} {:>8} {:>6}"
+    head = "parser inputs accepted lines places seconds grown_MiB crashes hangs"
     print(row.format(*head.split()), flush=True)
     failed = False
     for one in outcomes(args.parsers.split(), args.runs, args.seed, args.seconds):
-        counts = one.inputs, one.accepted, one.places, f"{one.seconds:.0f}", one.grown
-        print(row.format(one.parser, *counts, one.crashes, one.hangs), flush=True)
+        seen = one.inputs, one.accepted, one.lines, one.places
+        cost = f"{one.seconds:.0f}", one.grown
+        print(row.format(one.parser, *seen, *cost, one.crashes, one.hangs), flush=True)
         first = {what: (text, case) for what, text, case in reversed(one.failures)}
         for number, (what, (text, case)) in enumerate(first.items()):
             folder = args.keep / f"{one.parser}.{number}"

@@ -5,20 +5,37 @@ from __future__ import annotations
 import random
 import resource
 import signal
+import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType, FrameType
+from typing import NamedTuple
 
-from tests.fuzz.mutate import Case, mutated
-from tests.fuzz.parsers import Parser
+from tests.fuzz.mutate import Case, first, mutated
+from tests.fuzz.parsers import ROOT, Parser
 
 SECONDS = 10.0
 """Of computing, after which an input counts as a hang."""
 MEMORY = 2**31
 """Bytes that a parser may reserve beside what the process has when it starts."""
+Folders = tuple[str, ...]
+OURS = tuple(f"{ROOT}/{folder}/" for folder in ("espnet_lora_experts", "egs2"))
+TRACED, EVERY = 5000, 10
+"""Of how many inputs the lines are told, which takes as long as reading them; then of
+which part."""
 MOST_KEPT = 500
 """Cases that reached something new, which others are made of."""
+
+
+class Line(NamedTuple):
+    """A line of our code."""
+
+    code: CodeType
+    number: int
 
 
 class Hang(BaseException):
@@ -33,6 +50,7 @@ class Outcome:
         parser: Its name.
         inputs: How many it was given.
         accepted: How many it took.
+        lines: How many lines of our code ran.
         places: Different ways in which errors came about.
         seconds: Of computing.
         grown: MiB that the process' largest memory grew by.
@@ -43,6 +61,7 @@ class Outcome:
     parser: str
     inputs: int = 0
     accepted: int = 0
+    lines: int = 0
     places: int = 0
     seconds: float = 0.0
     grown: int = 0
@@ -65,7 +84,8 @@ def fuzz(
     """Gives a parser its seeds and then changed ones.
 
     Any bytes may give a value, or a ValueError or FileNotFoundError that names a file;
-    all else is a failure. Errors from a new place make a case worth changing further.
+    all else is a failure. New lines of ours, or an error that came about in a new way,
+    make a case worth changing further.
 
     Args:
         parser: The parser.
@@ -76,18 +96,23 @@ def fuzz(
     """
     draw, outcome = random.Random(f"{seed} {parser.name}"), Outcome(parser.name)
     corpus, seen, begin = [*parser.seeds], set(), time.process_time()
+    fresh = first(draw, parser.seeds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     signal.signal(signal.SIGPROF, _stop)
     for number in range(runs):
         if time.process_time() - begin > limit:
             break
-        fresh = number < len(parser.seeds)
-        case = parser.seeds[number] if fresh else mutated(draw, corpus)
-        reached = _one(parser, case, place, outcome)
-        if reached not in seen and len(corpus) < MOST_KEPT:
-            seen.add(reached)
+        case = next(fresh, None) or mutated(draw, corpus)
+        traced = OURS if number < TRACED or number % EVERY == 0 else None
+        new = _one(parser, case, place, outcome, traced) - seen
+        seen |= new
+        if new and len(corpus) < MOST_KEPT:
             corpus.append(case)
-    outcome.places, outcome.seconds = len(seen), time.process_time() - begin
+    outcome.lines = sum(isinstance(mark, Line) for mark in seen)
+    outcome.places, outcome.seconds = (
+        len(seen) - outcome.lines,
+        time.process_time() - begin,
+    )
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcome.grown = (now - peak) // 1024
     return outcome
@@ -97,24 +122,45 @@ def _stop(*_) -> None:
     raise Hang
 
 
-def _one(parser: Parser, case: Case, place: Path, outcome: Outcome) -> object:
-    """Gives a parser one case; returns where it ended."""
+def _one(
+    parser: Parser, case: Case, place: Path, outcome: Outcome, traced: Folders | None
+) -> set[object]:
+    """Gives a parser one case; returns the lines that ran, and how it failed."""
     write(case, place)
     outcome.inputs += 1
+    reached: set[object] = set()
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        parser.read(place)
+        with lines(traced, reached) if traced else nullcontext():
+            parser.read(place)
         outcome.accepted += 1
-        return "accepted"
     except Hang:
         outcome.failures.append(("hang", "", case))
-        return "hang"
     except Exception as error:  # noqa: BLE001 (what may be wrong with it, fault tells)
         if what := fault(error, place, parser):
             outcome.failures.append((what, f"{error}"[:200], case))
-        return _places(error)
+        reached.add(_places(error))
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+    return reached
+
+
+@contextmanager
+def lines(folders: Folders, found: set[object]) -> Iterator[None]:
+    """Adds the lines of code in some folders that run meanwhile."""
+
+    def inside(frame: FrameType, event: str, _):
+        found.add(Line(frame.f_code, frame.f_lineno))
+        return inside
+
+    def enter(frame: FrameType, *_):
+        return inside if frame.f_code.co_filename.startswith(folders) else None
+
+    sys.settrace(enter)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
 
 
 def _places(error: BaseException | None) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
 
 Case = dict[str, bytes]
 """Content of each file of a folder."""
@@ -36,6 +37,16 @@ WORDS = (
     ),
     *(b"(a+)+$", b"2001-99-99", b"1:99:99", b"0x", b"\xed\xa0\x80", b"---\n", b"..."),
 )
+
+
+def first(draw: random.Random, seeds: list[Case]) -> Iterator[Case]:
+    """The seeds, and then each word where a value stood in one of them."""
+    yield from seeds
+    for word in WORDS:
+        case = dict(draw.choice(seeds))
+        name = draw.choice([*case])
+        case[name] = bytes(_replaced(draw, bytearray(case[name]), VALUE, word))
+        yield case
 
 
 def mutated(draw: random.Random, corpus: list[Case]) -> Case:

@@ -17,12 +17,13 @@ from espnet_lora_experts.report.page import sources
             ValueError,
             r"results\.json must be whole JSON, but got: .*stage 10",
         ),
+        ("[" * 10**5, ValueError, r"results\.json must be whole JSON, .*recursion"),
         ("[1]", ValueError, r"results\.json must be the results of stage 10"),
         ('{"meta": {}}', ValueError, r"results\.json must be the results of stage 10"),
         ('{"meta": {}, "systems": {}}', ValueError, "results of stage 10"),
         ('{"meta": {}, "systems": {"kd": {}}}', ValueError, "results of stage 10"),
     ],
-    ids=["missing", "broken", "list", "lacking", "empty", "unscored"],
+    ids=["missing", "broken", "deep", "list", "lacking", "empty", "unscored"],
 )
 def test_results_that_are_none_are_named_with_their_stage(
     tmp_path, content, error, said

@@ -247,6 +247,11 @@ def test_an_adapter_of_others_is_left_alone(tmp_path):
         ("license: mit", []),
         ("language: [", []),
         ("language: no", ["no"]),
+        ("language:\r\n- es\r", ["es"]),
+        ("language: es\nx: " + "[" * 3000, []),
+        ("language: es\nx: " + "{a: " * 300, []),
+        ("language: es\n..\n---\n]", []),
+        ("- es", []),
     ],
 )
 def test_languages_come_from_the_metadata(tmp_path, metadata, codes):
