@@ -24,6 +24,7 @@ PATIENCE = 120_000
 """Milliseconds that a page may take: a busy machine is no error."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Who shares a fixture that takes minutes shares a process too."""
     for item in items:
