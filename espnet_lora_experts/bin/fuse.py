@@ -48,7 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd=None) -> None:
     """Merges and saves."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    cli.show_log()
     args = get_parser().parse_args(cmd)
     torch.manual_seed(args.seed)
     backbone, system, what = load_system(args.input)
