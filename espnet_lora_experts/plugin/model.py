@@ -85,7 +85,7 @@ class LoraMoleModel(WhisperModel):
         languages: The target languages.
         experts: PEFT folder of each language's expert.
         merged_layers: L1, see :func:`number_of_layers`.
-        combination: ``factor`` (the paper's) or ``delta`` (exact).
+        combination: ``delta`` (exact) or ``factor`` (the paper's).
         pooling: The router's pooling: ``mean``, ``mean_std`` or ``attentive``.
         fusion_lr_scale: Learning rate of V in multiples of the router's: V starts at
             equal weights and has few steps to leave them.
@@ -101,8 +101,8 @@ class LoraMoleModel(WhisperModel):
         self,
         languages: Sequence[str],
         experts: Mapping[str, str],
-        merged_layers: float = 0.75,
-        combination: str = "factor",
+        merged_layers: float = 0.25,
+        combination: str = "delta",
         pooling: str = "mean",
         fusion_lr_scale: float = 1.0,
         top_k: int = 1,

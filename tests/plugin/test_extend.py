@@ -11,7 +11,7 @@ from espnet_lora_experts.whisper.systems import decode, encode
 
 OLD, NEW = ["ru", "es"], ["es", "ja", "ru"]  # the added one comes between
 UTTS = ["a1", "a2", "a5"]  # ru, es, ru
-MOLE = {"merged_layers": 1, "pooling": "attentive"}
+MOLE = {"merged_layers": 1, "pooling": "attentive", "combination": "factor"}
 FIELDS = ("speech", "speech_lengths", "text", "text_lengths", "lang")
 
 
