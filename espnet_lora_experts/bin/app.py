@@ -75,7 +75,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd=None) -> None:
     """Loads the systems, then serves the page until it is interrupted."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    cli.show_log()
     logging.getLogger("httpx").setLevel("WARNING")  # gradio asks itself if it runs
     args = cli.parse(get_parser(), cmd)
     check(args)

@@ -10,10 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from espnet_lora_experts.experts.bank import TARGETS, lora_config
-from espnet_lora_experts.experts.distill import (
-    cosine_loss_B,
-    student_factors,
-)
+from espnet_lora_experts.experts.distill import cosine_loss_B, student_factors
 from espnet_lora_experts.experts.layer import ExpertLinear
 from espnet_lora_experts.experts.store import WEIGHTS, load_expert
 from espnet_lora_experts.plugin.base import Batch, Terms, WhisperModel
@@ -67,10 +64,6 @@ class LoraExpertModel(WhisperModel):
         parameters = [p for n in names for _, p in self.backbone.bank.parameters_of(n)]
         self.use_system(system, parameters)
 
-    def terms(self, batch: Batch) -> Terms:
-        terms = self.asr_terms(batch)
-        return {"loss": terms.pop("loss_tokens"), **terms}
-
 
 class WhisperFullModel(WhisperModel):
     """Full fine-tuning: everything but the encoder's fixed positions. A baseline."""
@@ -80,10 +73,6 @@ class WhisperFullModel(WhisperModel):
         fixed = self.backbone.hf.model.encoder.embed_positions.weight
         trained = [p for p in self.backbone.hf.parameters() if p is not fixed]
         self.use_system(System(self.languages), trained)
-
-    def terms(self, batch: Batch) -> Terms:
-        terms = self.asr_terms(batch)
-        return {"loss": terms.pop("loss_tokens"), **terms}
 
 
 class LoraMoleModel(WhisperModel):

@@ -23,7 +23,8 @@ from transformers import WhisperForConditionalGeneration
 from espnet_lora_experts.bin import train
 from espnet_lora_experts.inference import Speech2Text
 from espnet_lora_experts.plugin.checkpoint import HASH_KEY
-from espnet_lora_experts.plugin.trainer import ExpertTrainer, deployed_parameters
+from espnet_lora_experts.plugin.trainer import ExpertTrainer
+from espnet_lora_experts.whisper.systems import deployed_parameters
 
 LANGS = ["es", "ja", "ru"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm import tqdm
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 TRIES = 6
 """Attempts in a row without a byte received before it is given up."""
 TIMEOUT = 60
@@ -88,7 +88,7 @@ def _fetch(url: str, path: Path, md5: str) -> None:
                     f" or put the file at {path.absolute()}"
                 ) from error
             size = _size(part)
-            LOG.warning("%s: %s; trying again", path.name, error)
+            logger.warning("%s: %s; trying again", path.name, error)
             time.sleep(2 ** (failed - 1))
     check(part, md5 or told, path)
     os.replace(part, path)
@@ -155,7 +155,7 @@ def check(part: Path, md5: str, path: Path) -> None:
         ValueError: It differs.
     """
     if not md5:
-        LOG.info("%s: no hash is published; its size is right", path.name)
+        logger.info("%s: no hash is published; its size is right", path.name)
         return
     with part.open("rb") as stream:
         got = hashlib.file_digest(
@@ -184,7 +184,7 @@ def _unpack(archive: Path, folder: Path, inner: str) -> None:
     scratch = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    LOG.info("unpacking %s", archive)
+    logger.info("unpacking %s", archive)
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(scratch, filter="data")

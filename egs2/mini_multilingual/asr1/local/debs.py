@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from espnet_lora_experts import atomic
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # package -> (version, sha256 of its .deb)
 KNOWN = {
@@ -102,7 +102,7 @@ def download(package: str, download_dir: Path) -> None:
             f"{package} must be in {download_dir} where there is no apt-get, but got no"
             f" such file; put {package}_<version>_all.deb there"
         )
-    LOG.info("downloading %s to %s", package, download_dir)
+    logger.info("downloading %s to %s", package, download_dir)
     command = ["apt-get", "download", package]
     with atomic.scratch(download_dir / package) as scratch:
         failed = subprocess.run(command, cwd=scratch, check=False).returncode
@@ -122,7 +122,7 @@ def check(package: str, deb: Path) -> None:
     """Compare the hash of a known version; note any other version in the log."""
     known_version, sha256 = KNOWN.get(package, ("", ""))
     if version(deb) != known_version:
-        LOG.warning("%s: unchecked version, known: %s", deb.name, known_version)
+        logger.warning("%s: unchecked version, known: %s", deb.name, known_version)
         return
     with deb.open("rb") as stream:
         got = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -135,7 +135,7 @@ def check(package: str, deb: Path) -> None:
 
 def unpack(deb: Path, folder: Path) -> None:
     """Unpack a package; ``folder`` is whole or absent."""
-    LOG.info("unpacking %s", deb.name)
+    logger.info("unpacking %s", deb.name)
     with atomic.folder(folder) as tree:
         if shutil.which("dpkg-deb"):
             subprocess.run(["dpkg-deb", "-x", str(deb), str(tree)], check=True)
