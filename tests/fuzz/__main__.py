@@ -46,8 +46,7 @@ def main(cmd=None) -> int:
         seen = one.inputs, one.accepted, one.lines, one.places
         cost = f"{one.seconds:.0f}", one.grown
         print(row.format(one.parser, *seen, *cost, one.crashes, one.hangs), flush=True)
-        first = {what: (text, case) for what, text, case in reversed(one.failures)}
-        for number, (what, (text, case)) in enumerate(first.items()):
+        for number, (what, (text, case)) in enumerate(one.failures.items()):
             folder = args.keep / f"{one.parser}.{number}"
             keep(case, folder)
             print(f"    {folder}: {what}: {' '.join(text.split())}", flush=True)

@@ -54,8 +54,10 @@ class Outcome:
         places: Different ways in which errors came about.
         seconds: Of computing.
         grown: MiB that the process' largest memory grew by.
-        failures: What went wrong (a hang, or an error's type and place), its text, and
-            the input.
+        hangs: How many inputs took too long.
+        crashes: How many failed otherwise.
+        failures: For each thing that went wrong (a hang, an error's type and place) the
+            text and the input of the first time.
     """
 
     parser: str
@@ -65,17 +67,15 @@ class Outcome:
     places: int = 0
     seconds: float = 0.0
     grown: int = 0
-    failures: list[tuple[str, str, Case]] = field(default_factory=list)
+    hangs: int = 0
+    crashes: int = 0
+    failures: dict[str, tuple[str, Case]] = field(default_factory=dict)
 
-    @property
-    def hangs(self) -> int:
-        """How many inputs took too long."""
-        return sum(what == "hang" for what, *_ in self.failures)
-
-    @property
-    def crashes(self) -> int:
-        """How many failed otherwise."""
-        return len(self.failures) - self.hangs
+    def failed(self, what: str, text: str, case: Case) -> None:
+        """Counts a failure; what is "hang" for one."""
+        self.hangs += what == "hang"
+        self.crashes += what != "hang"
+        self.failures.setdefault(what, (text, case))
 
 
 def fuzz(
@@ -109,10 +109,8 @@ def fuzz(
         if new and len(corpus) < MOST_KEPT:
             corpus.append(case)
     outcome.lines = sum(isinstance(mark, Line) for mark in seen)
-    outcome.places, outcome.seconds = (
-        len(seen) - outcome.lines,
-        time.process_time() - begin,
-    )
+    outcome.places = len(seen) - outcome.lines
+    outcome.seconds = time.process_time() - begin
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcome.grown = (now - peak) // 1024
     return outcome
@@ -129,20 +127,29 @@ def _one(
     write(case, place)
     outcome.inputs += 1
     reached: set[object] = set()
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    _allow(SECONDS)
     try:
         with lines(traced, reached) if traced else nullcontext():
             parser.read(place)
         outcome.accepted += 1
     except Hang:
-        outcome.failures.append(("hang", "", case))
+        outcome.failed("hang", "", case)
     except Exception as error:  # noqa: BLE001 (what may be wrong with it, fault tells)
         if what := fault(error, place, parser):
-            outcome.failures.append((what, f"{error}"[:200], case))
+            outcome.failed(what, f"{error}"[:200], case)
         reached.add(_places(error))
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        _allow(0)
     return reached
+
+
+def _allow(seconds: float) -> None:
+    """Time to compute, after which Hang is raised; later the process ends.
+
+    The latter where code in C does not return; 0 takes both back.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 3 * seconds)
 
 
 @contextmanager

@@ -23,13 +23,14 @@ def outcomes(names: Sequence[str], *how) -> Iterator[Outcome]:
     """
     left = [*names]
     while left:
-        with tempfile.TemporaryDirectory(dir=_memory_folder()) as place:
+        with tempfile.TemporaryDirectory(dir=memory_folder()) as place:
             for outcome in _by_process(left, Path(place), how):
                 left.pop(0)
                 yield outcome
 
 
-def _memory_folder() -> str | None:
+def memory_folder() -> str | None:
+    """Where files are made thousands of times; None where there is no such place."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
@@ -46,8 +47,9 @@ def _by_process(names: list[str], place: Path, how: tuple) -> Iterator[Outcome]:
         except EOFError:
             work.join()
             case = {x.name: x.read_bytes() for x in place.rglob("*") if x.is_file()}
-            reason = f"the process ended with {work.exitcode}"
-            yield Outcome(name, failures=[(reason, "", case)])
+            outcome = Outcome(name)
+            outcome.failed(f"the process ended with {work.exitcode}", "", case)
+            yield outcome
             return
     work.join()
 
