@@ -141,7 +141,9 @@ def test_a_system_that_is_not_there_is_not_extended(run, recipe):
 
 
 def test_only_what_is_new_is_decoded(run):
-    calls, _ = run()
+    """Whatever the finished run was given for its results."""
+    given = ["--cross_experts", "true", "--experts", "mono_r_8"]
+    calls, _ = run(*given, "--results_dir", "elsewhere")
     decode = [options_of(c) for c in calls if module_of(c) == "decode"]
     rows = [(x["--systems"].split(), x["--data_root"]) for x in decode]
     assert rows == [
@@ -154,6 +156,10 @@ def test_only_what_is_new_is_decoded(run):
         "exp/add_be/mono/decode_aware/test",
     ] in joined
     assert len(joined) == 3 + 2
+    outputs = [options_of(c)["--output"] for c in calls if module_of(c) == "score"]
+    assert outputs and "elsewhere" not in outputs
+    assert {c[1] for c in calls if c[0] == "-"} == {"exp/add_be/mono"}
+    assert not any("--cross" in c for c in calls)
 
 
 def test_a_changed_old_file_is_an_error_that_names_it(run, recipe):
