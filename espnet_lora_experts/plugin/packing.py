@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from espnet2.main_funcs import pack_funcs
+from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet_lora_experts import atomic
 from espnet_lora_experts.experts.adapter import CONFIG
@@ -78,7 +79,7 @@ def _alone(config: Path) -> Iterator[tuple[Path, list[Path]]]:
             experts = {}
             args |= {"model": "lora_expert", "model_conf": as_lora(args["model_conf"])}
         changed = folder / config.name
-        changed.write_text(yaml.safe_dump(args), encoding="utf-8")
+        changed.write_text(yaml_no_alias_safe_dump(args), encoding="utf-8")
         yield changed, [p for path in experts.values() for p in path.parent.iterdir()]
     finally:
         shutil.rmtree(folder)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-import yaml
 from espnet2.bin.asr_inference import BatchBeamSearch, BeamSearch
+from espnet2.utils.yaml_no_alias_safe_dump import yaml_no_alias_safe_dump
 
 from espnet_lora_experts.plugin.inference import Speech2Text
 from espnet_lora_experts.plugin.lm import WhisperLMTask
@@ -40,7 +40,7 @@ def files(arguments, experts, shake, tmp_path_factory):
         built = LoraExpertsTask.build_model(args)
         shake([p for p in built.parameters() if p.requires_grad], 0)
         path = tmp_path_factory.mktemp(kind)
-        (path / "config.yaml").write_text(yaml.safe_dump(vars(args)), "utf-8")
+        (path / "config.yaml").write_text(yaml_no_alias_safe_dump(vars(args)), "utf-8")
         torch.save(built.state_dict(), path / "best.pth")
         return {
             "asr_train_config": path / "config.yaml",
@@ -63,7 +63,7 @@ def lm_files(folder_30s, token_list, tmp_path_factory):
     with torch.no_grad():
         built.lm.decoder.weight *= 5
         built.lm.decoder.bias[0] += 8
-    (path / "config.yaml").write_text(yaml.safe_dump(vars(args)), "utf-8")
+    (path / "config.yaml").write_text(yaml_no_alias_safe_dump(vars(args)), "utf-8")
     torch.save(built.state_dict(), path / "lm.pth")
     return {"lm_train_config": path / "config.yaml", "lm_file": path / "lm.pth"}
 
