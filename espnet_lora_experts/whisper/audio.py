@@ -88,6 +88,8 @@ def _checked(read: Callable[[], np.ndarray], name: str) -> np.ndarray:
         samples_S = read()
     except TooLong as error:
         raise TooLong(f"{name} {error}") from None
+    except MemoryError as error:
+        raise ValueError(f"{name} must fit into memory: cut it first") from error
     except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"{name} must be a readable audio file: {error}") from error
     if len(samples_S) == 0:

@@ -161,7 +161,7 @@ def audio() -> Parser:
     """Recordings."""
     from espnet_lora_experts.whisper.audio import read_audio
 
-    return Parser("audio", seeds.audio(), lambda folder: read_audio(folder / "a.wav"))
+    return Parser("audio", seeds.audio(), lambda x: read_audio(x / "a.wav", 3600))
 
 
 def table() -> Parser:

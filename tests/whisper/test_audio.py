@@ -136,6 +136,17 @@ def test_reading_stops_where_it_is_told_to(tmp_path, extension):
         read_audio(path, most_seconds=0.5)
 
 
+def test_what_does_not_fit_into_memory_is_named(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.wav", tone(16_000))
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(audio, "_collect", full)
+    with pytest.raises(ValueError, match="a.wav must fit into memory: cut it first"):
+        read_audio(path)
+
+
 def test_wrong_files_are_named(tmp_path):
     (tmp_path / "text.wav").write_text("not audio at all")
     write(tmp_path / "empty.wav", np.zeros((0, 2)))
