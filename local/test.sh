@@ -40,10 +40,11 @@ shell_scripts() {
   shellcheck --severity=warning --exclude=SC1090,SC1091 "${paths[@]}"
 }
 
-# pytest's 5 is "no tests selected", which is fine where the caller selects.
+# Tests run in as many processes as there are cores, each with one thread. pytest's 5 is "no tests
+# selected", which is fine where the caller selects.
 run_pytest() {
   local rc=0
-  python -m pytest "$@" "${options[@]}" || rc=$?
+  python -m pytest --numprocesses "$workers" "$@" "${options[@]}" || rc=$?
   [ "$rc" != 5 ] || [ ${#options[@]} = 0 ] || rc=0
   return "$rc"
 }
@@ -66,14 +67,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 local/setup.sh
 PATH=$(local/setup.sh --venv)/bin:$PATH
 
+cores=$(nproc)
+workers=$((cores < 4 ? cores : 4)) # each takes memory for a training
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
 step "ruff check" ruff check .
 step "ruff format" ruff format --check .
 step "mypy" mypy
 step "shellcheck" shell_scripts
-step "unit tests" run_pytest -m "not integration"
+step "unit tests" run_pytest --dist loadfile -m "not integration"
 if ! $quick && [ -d tests/integration ]; then
   test_packages
   step "bats" bats tests/egs2
-  step "integration tests" run_pytest -m integration
+  step "integration tests" run_pytest --dist loadgroup -m integration
 fi
 [ ${#failed[@]} = 0 ]

@@ -1,6 +1,7 @@
-"""The benchmark's arithmetic: which way ratios go, what is marked, what is counted."""
+"""The arithmetic of benchmark and load: ratios, marks, counts, growth."""
 
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "local"))
 
-from bench import harness  # noqa: E402
+from bench import endurance, harness  # noqa: E402
+from bench.endurance import Endurance  # noqa: E402
 from bench.harness import Contest, Row, compete, count, line, row  # noqa: E402
 
 
@@ -66,3 +68,32 @@ def test_note_may_wait_for_the_rounds(monkeypatch):
     works = contest([1.0], [1.0], note=lambda: f"{len(said)} runs")
     one = row("name", "we", "they", faster=2)(lambda world: said.append(1) or works)
     assert compete(harness.ROWS["name"], one(None), 1)["note"] == "1 runs"
+
+
+def test_growth_is_that_of_the_end_and_counted_by_thousands(monkeypatch):
+    mib = iter([50, 300, *range(100, 118)])  # a start that is no growth
+    monkeypatch.setattr(endurance, "resident", lambda name: 1024 * next(mib))
+    done = Endurance("row", "work")
+    for i in range(10_000):
+        done.did(i % 5_000 == 7, 10_000)
+    assert (done.count, done.wrong, len(done.mib)) == (10_000, 2, 20)
+    assert done.warm[0] == (1500, 100) and done.warm[-1] == (10_000, 117)
+    assert done.slope == pytest.approx(2)
+
+
+def test_work_that_is_no_measurement_has_no_growth():
+    assert Endurance("row", "work").slope is None
+
+
+def test_turns_are_taken_once():
+    turns, lock, found = iter(range(500)), threading.Lock(), []
+
+    def work():
+        found.extend(endurance.taken(turns, lock))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(500))

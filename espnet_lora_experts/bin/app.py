@@ -75,7 +75,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd=None) -> None:
     """Loads the systems, then serves the page until it is interrupted."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    cli.show_log()
     logging.getLogger("httpx").setLevel("WARNING")  # gradio asks itself if it runs
     args = cli.parse(get_parser(), cmd)
     check(args)
@@ -297,7 +297,7 @@ def build(gr, systems: Mapping[str, Speech2Text], max_duration: float):
                 raise gr.Error(text, print_exception=False) from error
 
         outputs = [part for card in cards.values() for part in card.parts]
-        # One run at a time: a model's gate is in force for all that use the model.
+        # One run at a time: systems of one Whisper wait for each other anyway.
         button.click(
             run,
             [speech, lang, chosen],

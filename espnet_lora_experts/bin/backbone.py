@@ -33,7 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd=None) -> None:
     """Fetches, describes and writes."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    cli.show_log()
     args = get_parser().parse_args(cmd)
     folder = hub.resolve(args.backbone, args.download_dir)
     backbone = Backbone.from_pretrained(args.backbone)

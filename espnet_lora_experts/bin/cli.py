@@ -78,6 +78,11 @@ def _read(path: Path) -> dict:
     return read_yaml(path)
 
 
+def show_log() -> None:
+    """Shows what is logged, with time and level, on standard error."""
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+
+
 def run(main: Callable[[], object]) -> None:
     """Runs a command; an error of input, of a disk or of a lost process is a line."""
     try:

@@ -84,7 +84,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd=None) -> None:
     """Decodes this job's share of every test set with every system."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    cli.show_log()
     args = cli.parse(get_parser(), cmd)
     work = [
         Task(system, mode, args.data_root / test_set, args.expdir)

@@ -94,7 +94,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Exports and, where a test set is given, measures."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    cli.show_log()
     logging.getLogger("faster_whisper").setLevel("WARNING")  # else a line for each clip
     args = get_parser().parse_args(cmd)
     names = ("to", "lang", "dtype", "quantization", "with_backbone")

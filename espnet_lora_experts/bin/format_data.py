@@ -98,7 +98,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd=None) -> None:
     """Formats every data dir, or checks every dump dir."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    cli.show_log()
     args = get_parser().parse_args(cmd)
     for folder in args.check_dirs.split():
         check_dir(Path(folder), args.langs.split())

@@ -20,7 +20,7 @@ from espnet_lora_experts.experts.bank import lora_config
 from espnet_lora_experts.experts.fusion import merge
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.folder import load_system, save_system
-from espnet_lora_experts.whisper.systems import Single
+from espnet_lora_experts.whisper.systems import Single, deployed_parameters
 
 MERGED = "merged"
 
@@ -48,17 +48,15 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd=None) -> None:
     """Merges and saves."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    cli.show_log()
     args = get_parser().parse_args(cmd)
     torch.manual_seed(args.seed)
     backbone, system, what = load_system(args.input)
     weights = read_weights(args.weights, list(what["experts"]))
     merge_experts(backbone, weights, args.combination_type, args.r, args.density)
-    parameters = sum(p.numel() for p in backbone.hf.parameters())
-    bank = backbone.bank
-    lora = sum(p.numel() for n in bank.names for _, p in bank.parameters_of(n))
-    facts = {"steps": 0, "trained_params": 0, "deployed_params": parameters - lora}
     merged = Single(system.languages, MERGED)
+    deployed = deployed_parameters(backbone, merged)
+    facts = {"steps": 0, "trained_params": 0, "deployed_params": deployed}
     save_system(args.output, backbone, merged, facts)
     logging.info(f"{args.combination_type} of {weights} is in {args.output}")
 

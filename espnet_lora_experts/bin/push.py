@@ -45,7 +45,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd=None) -> None:
     """Brings the cards up to date and uploads."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    cli.show_log()
     args = get_parser().parse_args(cmd)
     if args.dry_run:
         list_files(args.folder, args.repo_id)

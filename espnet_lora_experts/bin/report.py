@@ -81,7 +81,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(cmd: Sequence[str] | None = None) -> Path:
     """Reads, computes, writes; returns where the page is."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    cli.show_log()
     logging.getLogger("tensorboard").setLevel(logging.WARNING)
     args = cli.parse(get_parser(), cmd)
     output = args.output or args.expdir / "report.html"

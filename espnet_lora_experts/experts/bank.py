@@ -15,6 +15,7 @@ from torch import nn
 from espnet_lora_experts.experts.gate import Gate
 from espnet_lora_experts.experts.layer import ExpertLinear, Switch, adapter_name
 from espnet_lora_experts.experts.product import forget_cast
+from espnet_lora_experts.experts.turn import Turn
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 """Matrices with experts by default: the set that gives the paper's parameter counts."""
@@ -44,6 +45,10 @@ class ExpertBank:
     Args:
         model: Any module with ``nn.Linear`` layers; its parameters are frozen.
 
+    Attributes:
+        turn: Held by the thread that uses the model where others may, too: gates and
+            experts are the same for all threads.
+
     Example:
         >>> import torch
         >>> from espnet_lora_experts.experts.gate import one_hot
@@ -63,6 +68,7 @@ class ExpertBank:
         self.model = model.requires_grad_(False)
         self.switch = Switch()
         self.configs: dict[str, LoraConfig] = {}
+        self.turn = Turn()
 
     @property
     def names(self) -> list[str]:
@@ -118,17 +124,21 @@ class ExpertBank:
 
     def drop(self, name: str) -> None:
         """Removes an expert from every layer; what trains of the others stays so."""
-        self.require([name])
-        del self.configs[name]
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        with self.turn:
+            self.require([name])
+            del self.configs[name]
+            trained = [p for p in self.model.parameters() if p.requires_grad]
+            self._delete(adapter_name(name))
+            self.model.requires_grad_(False)  # PEFT makes another one train
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    def _delete(self, adapter: str) -> None:
         with warnings.catch_warnings():  # that it was active is no matter
             warnings.filterwarnings("ignore", "Adapter .* was active")
             for layer in self.layers.values():
-                if adapter_name(name) in layer.lora_A:
-                    layer.delete_adapter(adapter_name(name))
-        self.model.requires_grad_(False)  # PEFT makes another one active and trainable
-        for parameter in trained:
-            parameter.requires_grad_(True)
+                if adapter in layer.lora_A:
+                    layer.delete_adapter(adapter)
 
     def require(self, names: Iterable[str]) -> None:
         """Raises ValueError unless every name is an expert of this bank."""
@@ -166,8 +176,8 @@ class ExpertBank:
     def folded(self, gate_of: Callable[[str], Gate]) -> Iterator[None]:
         """Folds gates over all rows into the weights: decoding then costs no more.
 
-        Inside the block the folded layers ignore the gate in force. Afterwards the
-        weights are the same bits as before.
+        Inside the block the folded layers ignore the gate in force, and it is this
+        thread's turn. Afterwards the weights are the same bits as before.
 
         Args:
             gate_of: Takes a layer's key to its gate.
@@ -176,18 +186,20 @@ class ExpertBank:
             ValueError: A gate does not treat all rows alike.
         """
         kept: dict[str, torch.Tensor] = {}
-        layers = self.layers
-        try:
-            for key, layer in layers.items():
-                delta_OD = layer.delta_OD(gate_of(key))
-                if key not in self.switch.folded and delta_OD is not None:
-                    kept[key] = _replace_weight(layer, layer.weight.data + delta_OD)
-                    self.switch.folded.add(key)
-            yield
-        finally:
-            for key, weight_OD in kept.items():
-                _replace_weight(layers[key], weight_OD)
-                self.switch.folded.discard(key)
+        with self.turn:
+            layers = self.layers
+            try:
+                for key, layer in layers.items():
+                    delta_OD = layer.delta_OD(gate_of(key))
+                    if key not in self.switch.folded and delta_OD is not None:
+                        W_OD = layer.weight.data + delta_OD
+                        kept[key] = _replace_weight(layer, W_OD)
+                        self.switch.folded.add(key)
+                yield
+            finally:
+                for key, W_OD in kept.items():
+                    _replace_weight(layers[key], W_OD)
+                    self.switch.folded.discard(key)
 
 
 def _replace_weight(layer: ExpertLinear, weight_OD: torch.Tensor) -> torch.Tensor:

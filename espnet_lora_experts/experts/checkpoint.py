@@ -79,13 +79,15 @@ def check_tensors(path: str | os.PathLike) -> None:
 
 
 def _check(archive: zipfile.ZipFile) -> None:
-    sizes = {}
+    sizes, index = {}, None
     for info in archive.infolist():
         if info.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{info.filename} is compressed")
         sizes[info.filename.partition("/")[2]] = info.file_size
         if info.filename.endswith("/data.pkl"):
             index = info
+    if index is None:
+        raise ValueError("no data.pkl, which names the tensors")
     if index.file_size > MOST_PICKLE:
         raise ValueError(f"an index of {index.file_size} bytes")
     content = archive.read(index)

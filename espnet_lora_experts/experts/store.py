@@ -155,15 +155,16 @@ def load_expert(
             f"{folder} must be an expert of the backbone {backbone_sha256[:12]}, but "
             f"it was trained on {written_for[:12]}; give the backbone it was trained on"
         )
-    try:
-        bank.add(name, config)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
-    try:
-        _fill(dict(bank.parameters_of(name)), tensors, folder, config)
-    except ValueError:
-        bank.drop(name)
-        raise
+    with bank.turn:  # nobody runs an expert that is not filled yet
+        try:
+            bank.add(name, config)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
+        try:
+            _fill(dict(bank.parameters_of(name)), tensors, folder, config)
+        except ValueError:
+            bank.drop(name)
+            raise
 
 
 def _read_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -51,13 +51,15 @@ class ClipRecognizer:
 
     @system.setter
     def system(self, system: System) -> None:
-        self.recognizer.system = system.eval()
+        with self.backbone.bank.turn:
+            self.recognizer.system = system.eval()
 
     @torch.no_grad()
     def find_languages(self, clips: Sequence[np.ndarray]) -> list[str]:
         """The language of each clip, without transcribing."""
         found: dict[int, str] = {}
-        with self.backbone.bank.folded(partial(self.system.folding, lang=None)):
+        bank = self.backbone.bank
+        with bank.turn, bank.folded(partial(self.system.folding, lang=None)):
             for rows in self._encoder_batches(clips):
                 encoded = self._encode(of(clips, rows), None)
                 with self._autocast():
@@ -80,14 +82,15 @@ class ClipRecognizer:
             count: Called with the rows of each batch that is done.
         """
         found: dict[int, Transcript] = {}
-        for lang, group in self._groups(len(clips), langs):
-            gate_of = partial(self.system.folding, lang=lang)
-            with self.backbone.bank.folded(gate_of):
-                for batch in self._decoder_batches(of(clips, group)):
-                    rows = of(group, batch)
-                    said = self._decode(of(clips, rows), of(langs, rows))
-                    found |= dict(zip(rows, said, strict=True))
-                    count(rows)
+        bank = self.backbone.bank
+        with bank.turn:
+            for lang, group in self._groups(len(clips), langs):
+                with bank.folded(partial(self.system.folding, lang=lang)):
+                    for batch in self._decoder_batches(of(clips, group)):
+                        rows = of(group, batch)
+                        said = self._decode(of(clips, rows), of(langs, rows))
+                        found |= dict(zip(rows, said, strict=True))
+                        count(rows)
         return [found[i] for i in range(len(clips))]
 
     def _decode(self, clips, langs) -> list[Transcript]:

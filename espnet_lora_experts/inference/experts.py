@@ -77,19 +77,22 @@ class ExpertView(Collection[str]):
             ValueError: There is none of this name, or a system of a single expert, a
                 mixture or a MoLE needs it: the one in use or the one loaded.
         """
-        self._bank.require([name])
-        speech2text = self._speech2text
-        loaded = speech2text.loaded
-        for system in speech2text.system, loaded:
+        with self._bank.turn:
+            self._bank.require([name])
+            self._check_idle(name)
+            self._bank.drop(name)
+            loaded = self._speech2text.loaded
+            if name in loaded.languages and type(loaded) is Experts:
+                loaded.languages.remove(name)
+
+    def _check_idle(self, name: str) -> None:
+        for system in self._speech2text.system, self._speech2text.loaded:
             if type(system) is not Experts and name in system.experts:
                 raise ValueError(
                     f"an expert must not be in use to be dropped, but {name!r} is, in "
                     f"{type(system).__name__} of {system.experts}; use() another one"
                     " first, or load a system without it"
                 )
-        self._bank.drop(name)
-        if name in loaded.languages and type(loaded) is Experts:
-            loaded.languages.remove(name)
 
     def use(self, name: str | None = None) -> None:
         """Switches to one expert for all speech; None: to the system as it was loaded.
@@ -131,14 +134,16 @@ class ExpertView(Collection[str]):
             ValueError: The gates differ by language, so that no one Whisper has them.
         """
         speech2text = self._speech2text
-        system, backbone = speech2text.system, speech2text.backbone
-        if system.routed:
-            raise ValueError(
-                "a system must treat all languages alike to be folded, but got "
-                f"{type(system).__name__}; use() one expert or mix() some first"
-            )
-        with backbone.bank.folded(partial(system.folding, lang=None)):
-            hf = _without_experts(backbone)
+        backbone = speech2text.backbone
+        with backbone.bank.turn:
+            system = speech2text.system
+            if system.routed:
+                raise ValueError(
+                    "a system must treat all languages alike to be folded, but got "
+                    f"{type(system).__name__}; use() one expert or mix() some first"
+                )
+            with backbone.bank.folded(partial(system.folding, lang=None)):
+                hf = _without_experts(backbone)
         folded = Backbone(hf, name=backbone.name).to(backbone.hf.device)
         return speech2text.with_system(System(system.languages), folded)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -22,6 +23,10 @@ from espnet_lora_experts.whisper.systems import System
 
 class Speech2Text(ClipRecognizer):
     """Recognizes speech with one system: experts, MoLE, student, baseline or vanilla.
+
+    Threads may share it, and other recognizers on its backbone: their calls, and
+    switches of experts, wait for each other, since gates are in force for all of a
+    Whisper. Recognizers with a backbone each run side by side.
 
     Args:
         backbone: The frozen Whisper.
@@ -166,13 +171,25 @@ class Speech2Text(ClipRecognizer):
         """
         one = not isinstance(speech, list | tuple)
         given = [speech] if one else speech
-        langs = self._checked(lang, len(given))
+        report = progress or (lambda done: None)
         results: list[Result] = []
-        for pool in pools(given, self.segmentation):
-            known = langs and langs[len(results) :][: len(pool)]
-            results += self._transcribe(pool, known, progress or (lambda done: None))
-            del pool  # before the next is read
+        with self._turn():
+            langs = self._checked(lang, len(given))
+            for pool in pools(given, self.segmentation):
+                known = langs and langs[len(results) :][: len(pool)]
+                results += self._transcribe(pool, known, report)
+                del pool  # before the next is read
         return results[0] if one else results
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Waits for the threads that use this backbone, or the finder's."""
+        users = (self,) if self.finder is None else (self, self.finder)
+        with ExitStack() as turns:
+            # In one order, so that no two threads wait for each other.
+            for bank in sorted({user.backbone.bank for user in users}, key=id):
+                turns.enter_context(bank.turn)
+            yield
 
     def _checked(self, lang, count: int) -> list[str] | None:
         if lang is None:

@@ -6,6 +6,7 @@ Names of dimensions: R rows, S samples, F frames of 32 ms.
 from __future__ import annotations
 
 from functools import cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ ROW = 60 * SAMPLE_RATE // FRAME * FRAME
 ROWS = 16
 LEAD = 5 * SAMPLE_RATE // FRAME * FRAME
 """Samples before each row that the model hears first: it remembers."""
+_HEARING = Lock()
+"""One recording at a time: the model remembers what it heard before."""
 PAD_MS = 100
 """Milliseconds that a segment begins before the voice and ends after it."""
 
@@ -56,8 +59,10 @@ def speech_probabilities(samples_S: np.ndarray) -> np.ndarray:
     parts = []
     for start in range(0, len(samples_S), ROWS * ROW):
         rows_RS = _rows(samples_S, start)
-        with torch.no_grad(), torch.jit.optimized_execution(False):  # a third faster
-            found_RF = _model().audio_forward(torch.from_numpy(rows_RS), SAMPLE_RATE)
+        speech_RS = torch.from_numpy(rows_RS)
+        with _HEARING, torch.no_grad():
+            with torch.jit.optimized_execution(False):  # a third faster
+                found_RF = _model().audio_forward(speech_RS, SAMPLE_RATE)
         parts.append(found_RF[:, LEAD // FRAME :].flatten().numpy())
     return np.concatenate(parts)[: -(-len(samples_S) // FRAME)]
 

@@ -10,10 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from espnet_lora_experts.experts.bank import TARGETS, lora_config
-from espnet_lora_experts.experts.distill import (
-    cosine_loss_B,
-    student_factors,
-)
+from espnet_lora_experts.experts.distill import cosine_loss_B, student_factors
 from espnet_lora_experts.experts.layer import ExpertLinear
 from espnet_lora_experts.experts.store import WEIGHTS, load_expert
 from espnet_lora_experts.plugin.base import Batch, Terms, WhisperModel
@@ -67,10 +64,6 @@ class LoraExpertModel(WhisperModel):
         parameters = [p for n in names for _, p in self.backbone.bank.parameters_of(n)]
         self.use_system(system, parameters)
 
-    def terms(self, batch: Batch) -> Terms:
-        terms = self.asr_terms(batch)
-        return {"loss": terms.pop("loss_tokens"), **terms}
-
 
 class WhisperFullModel(WhisperModel):
     """Full fine-tuning: everything but the encoder's fixed positions. A baseline."""
@@ -80,10 +73,6 @@ class WhisperFullModel(WhisperModel):
         fixed = self.backbone.hf.model.encoder.embed_positions.weight
         trained = [p for p in self.backbone.hf.parameters() if p is not fixed]
         self.use_system(System(self.languages), trained)
-
-    def terms(self, batch: Batch) -> Terms:
-        terms = self.asr_terms(batch)
-        return {"loss": terms.pop("loss_tokens"), **terms}
 
 
 class LoraMoleModel(WhisperModel):
@@ -96,7 +85,7 @@ class LoraMoleModel(WhisperModel):
         languages: The target languages.
         experts: PEFT folder of each language's expert.
         merged_layers: L1, see :func:`number_of_layers`.
-        combination: ``factor`` (the paper's) or ``delta`` (exact).
+        combination: ``delta`` (exact) or ``factor`` (the paper's).
         pooling: The router's pooling: ``mean``, ``mean_std`` or ``attentive``.
         fusion_lr_scale: Learning rate of V in multiples of the router's: V starts at
             equal weights and has few steps to leave them.
@@ -112,8 +101,8 @@ class LoraMoleModel(WhisperModel):
         self,
         languages: Sequence[str],
         experts: Mapping[str, str],
-        merged_layers: float = 0.75,
-        combination: str = "factor",
+        merged_layers: float = 0.25,
+        combination: str = "delta",
         pooling: str = "mean",
         fusion_lr_scale: float = 1.0,
         top_k: int = 1,

@@ -60,8 +60,9 @@ class LanguageSampler(AbsSampler):
         self.batch_bins, self.shuffle = batch_bins, shuffle
         self.min_batch_size = min_batch_size
         langs = [utt2lang[utt] for utt in self.utts]
-        lang_of = np.array(langs)
-        self.rows_of = {x: np.flatnonzero(lang_of == x) for x in dict.fromkeys(langs)}
+        place = {lang: i for i, lang in enumerate(dict.fromkeys(langs))}
+        self.lang_of = np.array([place[lang] for lang in langs], np.int16)
+        self.rows_of = {x: np.flatnonzero(self.lang_of == i) for x, i in place.items()}
         self.quota = self._quota(weights if shuffle else "proportional")
         if most_per_language is not None and shuffle:
             self._keep(most_per_language)
@@ -93,7 +94,10 @@ class LanguageSampler(AbsSampler):
             self.rows_of[lang] = rows[np.sort(order)]
 
     def generate(self, seed: int) -> list[tuple[str, ...]]:
-        """The batches of one epoch; ESPnet's SequenceIterFactory shuffles them."""
+        """The batches of one epoch, rows of a language together.
+
+        ESPnet's SequenceIterFactory shuffles the batches.
+        """
         rng = np.random.RandomState(seed)
         drawn = np.concatenate(
             [
@@ -102,7 +106,8 @@ class LanguageSampler(AbsSampler):
             ]
         )
         batches = self._at_least(self._batches(self._bucketed(drawn, rng)))
-        return [tuple(self.utts[row] for row in batch) for batch in batches]
+        together = (sorted(batch, key=self.lang_of.__getitem__) for batch in batches)
+        return [tuple(self.utts[row] for row in batch) for batch in together]
 
     def _bucketed(self, drawn: np.ndarray, rng) -> np.ndarray:
         """Sorts by length to about 10 %, so that batches differ between epochs."""
@@ -151,13 +156,22 @@ class LanguageSampler(AbsSampler):
 
 
 class ShardedSampler(AbsSampler):
-    """One rank's rows of every batch: ``batch[rank::world_size]``, as ESPnet shards."""
+    """One rank's rows of every batch: an equal share, of as few languages as can be.
+
+    Each expert's product is one call for its rows. With rows of all languages, as
+    ESPnet shards (``batch[rank::world_size]``), every rank would make all these calls.
+    """
 
     def __init__(self, sampler: LanguageSampler, rank: int, world_size: int):
         self.sampler, self.rank, self.world_size = sampler, rank, world_size
 
     def generate(self, seed: int) -> list[tuple[str, ...]]:
-        return [b[self.rank :: self.world_size] for b in self.sampler.generate(seed)]
+        return [self._share(batch) for batch in self.sampler.generate(seed)]
+
+    def _share(self, batch: tuple[str, ...]) -> tuple[str, ...]:
+        ranks = (self.rank, self.rank + 1)
+        start, end = (len(batch) * rank // self.world_size for rank in ranks)
+        return batch[start:end]
 
     def __len__(self) -> int:
         return len(self.sampler)

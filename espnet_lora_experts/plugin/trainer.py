@@ -16,8 +16,7 @@ from espnet_lora_experts.plugin.progress import Progress
 from espnet_lora_experts.plugin.resume import CHECKPOINT, keep, mend
 from espnet_lora_experts.plugin.steps import Interrupt, Steps
 from espnet_lora_experts.plugin.watch import Watch
-from espnet_lora_experts.whisper.backbone import Backbone
-from espnet_lora_experts.whisper.systems import MoLE, Single
+from espnet_lora_experts.whisper.systems import deployed_parameters
 
 
 class ExpertTrainer(Trainer):
@@ -200,23 +199,3 @@ def alpha(model) -> dict[str, float]:
         return {}
     mean_N = fusion.alpha_IN.detach().mean(dim=0).tolist()
     return dict(zip(fusion.experts, mean_N, strict=True))
-
-
-def deployed_parameters(backbone: Backbone, system) -> int:
-    """Parameters needed to run a system: one LoRA folds into the backbone for free.
-
-    A MoLE drops the experts of its merged layers and keeps one merged pair each.
-    """
-    bank = backbone.bank
-    lora = {p for name in bank.names for _, p in bank.parameters_of(name)}
-    whisper = sum(p.numel() for p in backbone.hf.parameters() if p not in lora)
-    if isinstance(system, Single):
-        return whisper
-    total = whisper + sum(p.numel() for p in system.parameters())
-    merged = getattr(system, "fusion", None)
-    for i, name in enumerate(system.experts):
-        for key, parameter in bank.parameters_of(name):
-            layer = key.rsplit(".", 2)[0]
-            if not isinstance(system, MoLE) or layer not in merged.index or i == 0:
-                total += parameter.numel()
-    return total - (merged.V_IN.numel() if merged is not None else 0)

@@ -13,7 +13,7 @@ from espnet_lora_experts.report.decodes import (
 )
 from espnet_lora_experts.report.results import Decoded, System
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def read_systems(
@@ -69,7 +69,7 @@ def read_system(
         if not absent:
             modes[mode] = pool(wanted, test_sets, mode, trn)
         elif skip_missing:
-            LOG.warning("%s: no decode_%s, left out", folder.name, mode)
+            logger.warning("%s: no decode_%s, left out", folder.name, mode)
         else:
             raise ValueError(
                 f"system {folder.name} must be decoded {mode}, but got no text in"

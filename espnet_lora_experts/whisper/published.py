@@ -14,6 +14,8 @@ from typing import Any
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.description import read_json
 
+logger = logging.getLogger(__name__)
+
 
 def normalizer(spellings: Mapping[str, str]) -> Callable[[str, str], str]:
     """Whisper's normaliser, from text and language code to text.
@@ -55,7 +57,7 @@ def spellings(backbone: str) -> dict[str, Any]:
     path = hub.resolve(backbone) / "normalizer.json"
     if path.is_file():
         return read_json(path)
-    logging.warning(
+    logger.warning(
         f"{path} must list British spellings for Whisper's normaliser, but does not"
         " exist; they stay as they are"
     )

@@ -303,3 +303,23 @@ def decode(
             i, y_BUD, encoded.hidden_BPD, encoded.valid_BP, gate
         )
     return y_BUD
+
+
+def deployed_parameters(backbone: Backbone, system: System) -> int:
+    """Parameters needed to run a system: one LoRA folds into the backbone for free.
+
+    A MoLE drops the experts of its merged layers and keeps one merged pair each.
+    """
+    bank = backbone.bank
+    lora = {p for name in bank.names for _, p in bank.parameters_of(name)}
+    whisper = sum(p.numel() for p in backbone.hf.parameters() if p not in lora)
+    if isinstance(system, Single):
+        return whisper
+    total = whisper + sum(p.numel() for p in system.parameters())
+    merged = getattr(system, "fusion", None)
+    for i, name in enumerate(system.experts):
+        for key, parameter in bank.parameters_of(name):
+            layer = key.rsplit(".", 2)[0]
+            if not isinstance(system, MoLE) or layer not in merged.index or i == 0:
+                total += parameter.numel()
+    return total - (merged.V_IN.numel() if merged is not None else 0)

@@ -168,7 +168,7 @@ def kd_step(world: World) -> Contest:
 
 @row("mole_step", "MoLE step", "plain student step", dearer=1.1)
 def mole_step(world: World) -> Contest:
-    return against_student(world, "lora_mole", merged_layers=0.75)
+    return against_student(world, "lora_mole")
 
 
 def against_student(world: World, name: str, **conf) -> Contest:

@@ -16,6 +16,7 @@ def test_sweeps_that_were_run_are_printed_and_others_named(tmp_path, capsys, cap
     files = [str(tmp_path / f"{name}.txt") for name in ("alpha", "depth")]
     sweeps.main([*files, "--expdir", str(tmp_path / "exp")])
     out = capsys.readouterr().out
-    assert "The alpha (7 utterances):" in out and "|multi|the default|30.0 [" in out
+    assert out.startswith(f"`{files[0]}`: The alpha (7 utterances):")
+    assert "|multi|the default|30.0 [" in out
     assert "The depth" not in out and out.count("p: paired bootstrap") == 1
     assert "depth.txt: not run" in caplog.text

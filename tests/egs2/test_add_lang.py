@@ -85,7 +85,9 @@ def module_of(call):
 
 
 def test_the_new_language_runs_by_itself_then_both_systems_go_on(run):
-    calls, said = run("--mole_args", "--model_conf r=9", "--skip_done", "true")
+    more = ["--distill_args", "--seed 9", "--add_share", "30", "--train_set", "train"]
+    calls, said = run("--mole_args", "--model_conf r=9", "--skip_done", "true", *more)
+    assert options_of(calls[0])["--share"] == "30"
     train = [call for call in calls if module_of(call) == "train"]
     folders = [options_of(call)["--output_dir"] for call in train]
     assert folders == ["exp/add_be/be/mono", "exp/add_be/mole", "exp/add_be/kd"]
@@ -96,18 +98,52 @@ def test_the_new_language_runs_by_itself_then_both_systems_go_on(run):
         assert 'languages=["es", "ru", "be", ]' in words
         assert f"extend=exp/{name} --max_epoch 1 --num_iters_per_epoch {steps}" in words
         assert "dump/add_be/raw/train/wav.scp" in words
+        assert f"--scheduler_conf warmup_steps={-(-steps // 5)}" in words
     assert mole.index("r=9") < mole.index("extend=")
+    assert kd.index("--seed 9") < kd.index("extend=")
     assert calls[1] == [
         *("--langs", "be", "--download_dir", "downloads"),
         *("--data_dir", "data/add_be"),
     ]
     [score] = [c for c in calls if module_of(c) == "score" and "--before" in c]
-    assert options_of(score)["--before"] == "exp"
+    assert (
+        options_of(score).items()
+        >= {
+            "--before": "exp",
+            "--test_sets": "test",
+            "--systems": "vanilla mono  mole kd",
+            "--skip_missing": "true",
+            "--score_case": "lower",
+            "--score_punctuation": "remove",
+        }.items()
+    )
     assert "2 files of the old experts and systems are the same as before" in said
 
 
-def test_only_what_is_new_is_decoded(run):
+def test_what_does_not_change_is_taken_over(run, recipe):
     calls, _ = run()
+    combined = [options_of(c) for c in calls if module_of(c) == "combine"]
+    inputs = {x["--output"]: x["--inputs"] for x in combined}
+    assert inputs["exp/add_be/mono"] == "exp/mono exp/add_be/be/mono"
+    assert (recipe / "exp/add_be/vanilla/system.json").is_file()
+    hashes = (recipe / "exp/add_be/before.sha256").read_text()
+    own = (recipe / "exp/add_be/be/mono/.done").read_text()
+    assert (recipe / "exp/add_be/mono/.done").read_text() == hashes + own
+    assert own
+
+
+def test_a_system_that_is_not_there_is_not_extended(run, recipe):
+    facts = PYTHON.replace("mole 25\\nkd 3", "kd 3")
+    (recipe / "python").write_text(facts)
+    calls, _ = run()
+    train = [options_of(c)["--output_dir"] for c in calls if module_of(c) == "train"]
+    assert train == ["exp/add_be/be/mono", "exp/add_be/kd"]
+
+
+def test_only_what_is_new_is_decoded(run):
+    """Whatever the finished run was given for its results."""
+    given = ["--cross_experts", "true", "--experts", "mono_r_8"]
+    calls, _ = run(*given, "--results_dir", "elsewhere")
     decode = [options_of(c) for c in calls if module_of(c) == "decode"]
     rows = [(x["--systems"].split(), x["--data_root"]) for x in decode]
     assert rows == [
@@ -120,6 +156,10 @@ def test_only_what_is_new_is_decoded(run):
         "exp/add_be/mono/decode_aware/test",
     ] in joined
     assert len(joined) == 3 + 2
+    outputs = [options_of(c)["--output"] for c in calls if module_of(c) == "score"]
+    assert outputs and "elsewhere" not in outputs
+    assert {c[1] for c in calls if c[0] == "-"} == {"exp/add_be/mono"}
+    assert not any("--cross" in c for c in calls)
 
 
 def test_a_changed_old_file_is_an_error_that_names_it(run, recipe):
@@ -129,7 +169,9 @@ def test_a_changed_old_file_is_an_error_that_names_it(run, recipe):
 
 
 def test_stages_from_the_seventh_leave_the_new_expert(run):
-    run("--stop_stage", "6")
+    calls, _ = run("--stop_stage", "6")
+    train = [options_of(c)["--output_dir"] for c in calls if module_of(c) == "train"]
+    assert train == ["exp/add_be/be/mono"]
     calls, _ = run("--stage", "7")
     train = [options_of(c)["--output_dir"] for c in calls if module_of(c) == "train"]
     assert train == ["exp/add_be/mole", "exp/add_be/kd"]

@@ -6,11 +6,17 @@ import io
 import tarfile
 import threading
 from base64 import b64encode
+from multiprocessing import get_context
 
 import pytest
 
 CONTENT = bytes(range(256)) * 4096
 MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+def names(folder):
+    """What is in a folder, but for the locks."""
+    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def test_a_download_goes_on_where_it_was_cut(fetch, server, tmp_path):
     fetch.fetch(server.url, tmp_path / "a", MD5)
     assert server.starts == [0, 400_000, 800_000]
     assert (tmp_path / "a").read_bytes() == CONTENT
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert names(tmp_path) == {"a"}
 
 
 def test_a_rerun_goes_on_where_the_last_one_was_killed(fetch, server, tmp_path):
@@ -94,7 +100,7 @@ def test_a_wrong_file_is_removed_and_named(fetch, server, tmp_path, told):
     server.hashes = ["crc32c=AAAAAA==", f"md5={b64encode(wrong).decode()}"]
     with pytest.raises(ValueError, match=f"MD5 of a must be {wrong.hex()}.*run again"):
         fetch.fetch(server.url, tmp_path / "a", wrong.hex() if told == "given" else "")
-    assert not list(tmp_path.iterdir())
+    assert names(tmp_path) == set()
 
 
 def test_the_server_s_own_hash_is_met(fetch, server, tmp_path):
@@ -134,15 +140,80 @@ def test_a_folder_is_unpacked_whole_or_not_at_all(fetch, tmp_path):
     (tmp_path / "a.tgz").write_bytes(whole[:-20])
     with pytest.raises(ValueError, match="a.tgz must be a whole tar archive"):
         fetch.provide(tmp_path / "out", "top/in", tmp_path / "a.tgz")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
+    assert names(tmp_path) == {"a.tgz"}
     (tmp_path / ".out.unpacking").mkdir()  # of a run that was killed
     (tmp_path / "a.tgz").write_bytes(whole)
     fetch.provide(tmp_path / "out", "top/in", tmp_path / "a.tgz")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"x", "y"}
-    assert {path.name for path in tmp_path.iterdir()} == {"a.tgz", "out"}
+    assert names(tmp_path) == {"a.tgz", "out"}
 
 
 def test_an_archive_without_the_folder_is_named(fetch, tmp_path):
     archive(tmp_path / "a.tgz", "other/x")
     with pytest.raises(ValueError, match="must have a folder top, but has .'other'"):
         fetch.unpack(tmp_path / "a.tgz", tmp_path / "out", "top")
+
+
+def packed():
+    """The bytes of an archive with a folder ``top``."""
+    with io.BytesIO() as file:
+        with tarfile.open(fileobj=file, mode="w:gz") as tar:
+            info = tarfile.TarInfo("top/x")
+            info.size = len(CONTENT)
+            tar.addfile(info, io.BytesIO(CONTENT))
+        return file.getvalue()
+
+
+def test_two_recipes_share_a_folder_of_downloads(fetch, tmp_path, monkeypatch):
+    """One of them downloads and unpacks, the other waits."""
+    asked, errors, folder = [], [], tmp_path / "top"
+
+    def receive(url, part):
+        asked.append(url)
+        with part.open("ab") as file:
+            file.write(packed()[:1000])
+            threading.Event().wait(0.1)
+            file.write(packed()[1000:])
+        return ""
+
+    def provide():
+        try:
+            fetch.provide(folder, "top", tmp_path / "a.tgz", "https://a")
+            assert (folder / "x").read_bytes() == CONTENT
+        except Exception as error:
+            errors.append(error)
+
+    monkeypatch.setattr(fetch, "_receive", receive)
+    threads = [threading.Thread(target=provide) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == [] and asked == ["https://a"]
+    assert names(tmp_path) == {"a.tgz", "top"}
+
+
+def test_a_killed_download_lets_the_next_recipe_go_on(
+    fetch, server, tmp_path, monkeypatch
+):
+    fork = get_context("fork")
+    begun = fork.Event()
+
+    def hang(url, part):
+        part.write_bytes(CONTENT[:1000])
+        begun.set()
+        threading.Event().wait(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fetch, "_receive", hang)
+        killed = fork.Process(target=fetch.fetch, args=("", tmp_path / "a"))
+        killed.start()
+    assert begun.wait(30)
+    other = threading.Thread(target=fetch.fetch, args=(server.url, tmp_path / "a", MD5))
+    other.start()
+    other.join(0.2)
+    assert other.is_alive() and server.starts == []
+    killed.kill()
+    killed.join()
+    other.join(30)
+    assert server.starts == [1000] and (tmp_path / "a").read_bytes() == CONTENT

@@ -5,6 +5,8 @@ import io
 import shutil
 import sys
 import tarfile
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +251,27 @@ def test_interrupted_unpacking_leaves_nothing(download_dir, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         debs.get(tuxpaint.PACKAGE, download_dir)
     assert not list((download_dir / "unpacked").iterdir())
+
+
+def test_two_recipes_unpack_a_package_once(download_dir, monkeypatch):
+    extract, extracted, found = debs.extract, [], []
+
+    def slow_extract(deb, folder):
+        extracted.append(deb)
+        time.sleep(0.1)
+        extract(deb, folder)
+
+    monkeypatch.setattr(debs, "extract", slow_extract)
+
+    def get():
+        found.append(debs.get(tuxpaint.PACKAGE, download_dir))
+
+    threads = [threading.Thread(target=get) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(extracted) == 1 and len(set(found)) == 1 and len(found) == 3
 
 
 def test_missing_package_without_apt_says_what_to_do(download_dir):

@@ -10,7 +10,9 @@ import pytest
 EGS2 = Path(__file__).parents[2] / "egs2"
 SWEEP = EGS2 / "TEMPLATE/asr1/sweep.sh"
 ABLATIONS = EGS2 / "mini_multilingual/asr1/run_ablations.sh"
-RECORD = '#!/usr/bin/env bash\nprintf "%q " "$@" >>calls; echo >>calls\n'
+RECORD = '#!/usr/bin/env bash\ncat\nprintf "%q " "$@" >>calls; echo >>calls\n'
+"""Reads what it is given, as a training on another machine may."""
+QUIETLY = {"text": True, "capture_output": True, "stdin": subprocess.DEVNULL}
 PYTHON = '#!/usr/bin/env bash\necho "python $*"\n'
 
 
@@ -28,7 +30,7 @@ def sweep(tmp_path):
     def run(lines, *options, before=()):
         (tmp_path / "depth.txt").write_text(lines)
         command = ["./sweep.sh", *before, "depth.txt", *options]
-        done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
+        done = subprocess.run(command, cwd=tmp_path, **QUIETLY)
         calls = tmp_path / "calls"
         made = calls.read_text().splitlines() if calls.exists() else []
         return done, [_options(shlex.split(call)) for call in made]
@@ -42,7 +44,7 @@ def _options(words):
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-def test_each_line_trains_one_variant_and_the_last_run_compares_them(sweep):
+def test_each_line_trains_one_variant_and_the_last_run_compares_them(sweep, tmp_path):
     done, calls = sweep(
         "# which depth?\n\nmole L1_1 --model_conf merged_layers=1\n"
         "kd r_8  --model_conf r=8 --max_epoch 1\nmole L1_2 --model_conf pooling=mean\n"
@@ -57,15 +59,17 @@ def test_each_line_trains_one_variant_and_the_last_run_compares_them(sweep):
     assert trained[0]["--mole_args"].split() == ["--model_conf", "merged_layers=1"]
     assert trained[1]["--distill_args"].split()[-2:] == ["--max_epoch", "1"]
     assert {x["--skip_done"] for x in calls} == {"true"}
+    for name in ("train_full", "train_kd_logits_only", "cross_experts"):
+        assert {x[f"--{name}"] for x in calls} == {"false"}
     assert {x["--experts"] for x in trained} == {"mono"}
     assert compared["--systems"] == "multi mole mole_L1_1 kd kd_r_8 mole_L1_2"
-    assert (compared["--stage"], compared["--test_sets"]) == ("9", "dev")
+    assert (compared["--stage"], compared["--stop_stage"]) == ("9", "10")
+    assert compared["--test_sets"] == "dev"
     assert compared["--results_dir"] == "exp/sweeps/depth"
     assert compared["--baseline"] == "multi mole kd"
-    assert (
-        done.stdout
-        == "python -m espnet_lora_experts.bin.sweeps depth.txt --expdir exp\n"
-    )
+    table = "python -m espnet_lora_experts.bin.sweeps depth.txt --expdir exp\n"
+    assert done.stdout == table
+    assert (tmp_path / "exp/sweeps/depth/TABLE.md").read_text() == table
 
 
 def test_fusion_and_student_start_from_the_experts_of_their_tag(sweep):
@@ -108,6 +112,7 @@ def test_variants_of_the_pooled_lora_are_baselines(sweep):
     _, calls = sweep(
         "multi n_9 --sampler_conf most_per_language=9\nmono n_9 --seed 1\n"
     )
+    assert [x["--stage"] for x in calls[:-1]] == ["6", "5"]
     assert calls[-1]["--baseline"] == "multi multi_n_9 mono"
 
 
@@ -125,7 +130,9 @@ def test_options_of_the_recipe_reach_every_run(sweep):
     assert calls[-1]["--results_dir"] == "exp2/sweeps/depth"
 
 
-@pytest.mark.parametrize("line", ["moel L1_1 --model_conf r=1", "mole@top2", "moel"])
+@pytest.mark.parametrize(
+    "line", ["moel L1_1 --model_conf r=1", "mole@top2", "moel", "mole"]
+)
 def test_a_bad_line_is_named_and_nothing_is_compared(sweep, line):
     done, calls = sweep(f"{line}\n")
     assert done.returncode == 2 and not calls
@@ -136,7 +143,8 @@ def test_a_missing_sweep_and_help_say_what_there_is(tmp_path):
     def run(*options):
         return subprocess.run([SWEEP, *options], text=True, capture_output=True)
 
-    assert "no sweep at none.txt" in run("none.txt").stderr
+    missing = run("none.txt")
+    assert missing.returncode == 2 and "no sweep at none.txt" in missing.stderr
     assert "SYSTEM TAG OPTIONS" in run("--help").stdout
     assert "conf/sweeps/" in run().stdout
 
@@ -157,7 +165,7 @@ def ablations(tmp_path):
 
     def run(*options):
         command = [recipe / "run_ablations.sh", *options]
-        done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
+        done = subprocess.run(command, cwd=tmp_path, **QUIETLY)
         calls = recipe / "calls"
         made = calls.read_text().splitlines() if calls.exists() else []
         calls.unlink(missing_ok=True)
@@ -168,11 +176,14 @@ def ablations(tmp_path):
 
 
 def test_ablations_train_what_is_missing_then_run_each_sweep(ablations):
-    done, made = ablations("--langs", "cs nl", "--expdir", "exp2")
+    places = ["--dumpdir", "dump2", "--download_dir", "there"]
+    done, made = ablations("--langs", "cs nl", "--expdir", "exp2", *places)
     assert done.returncode == 0, done.stderr
     run, data, *sweeps = made
-    assert run.startswith("run.sh ") and "--stop_stage 8" in run
+    assert run.startswith("run.sh ") and "--stop_stage 8 --skip_done true" in run
     assert data.startswith("local/data.sh ") and "cs\\ nl" in data
+    assert "--download_dir there" in data and "--max_dev" not in data
+    assert "/dev --out_dirs dump2/raw/dev_whole --langs cs nl\n" in done.stdout
     files = sorted(x.name for x in (ablations.recipe / "conf/sweeps").iterdir())
     assert len(sweeps) == len(files) > 10
     for call, name in zip(sweeps, files, strict=True):

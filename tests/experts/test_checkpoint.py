@@ -72,6 +72,13 @@ def test_a_compressed_file_is_refused(tmp_path):
         check_tensors(path)
 
 
+def test_a_zip_of_something_else_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("x/text", "es")
+    with pytest.raises(ValueError, match="ValueError: no data.pkl"):
+        check_tensors(tmp_path / "x.pth")
+
+
 def test_the_old_format_is_refused(tmp_path):
     torch.save(
         {"x": torch.ones(1)}, tmp_path / "x", _use_new_zipfile_serialization=False

@@ -153,3 +153,11 @@ def test_merge_is_pefts(
         )
         theirs = plain.base_model.model.get_submodule(key).get_delta_weight("merged")
         torch.testing.assert_close(B_OR @ A_RD, theirs)
+
+
+def test_new_experts_divide_their_share_and_leave_the_ratios():
+    fusion = Fusion(["a", "b", "c", "d"], ["encoder.layers.0.fc1"])
+    with torch.no_grad():
+        fusion.start_from(torch.tensor([[0.0, 3.0]]).log1p(), [2, 0], new_share=0.5)
+    expected = torch.tensor([[0.4, 0.25, 0.1, 0.25]])
+    torch.testing.assert_close(fusion.alpha_IN, expected)

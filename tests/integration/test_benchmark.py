@@ -1,4 +1,4 @@
-"""Benchmark and scale run on the recipe's clips."""
+"""Benchmark, scale and load run on the recipe's clips."""
 
 import json
 import subprocess
@@ -30,3 +30,13 @@ def test_sizes_of_whisper_are_counted():
     sizes = {row[0].strip(): [x.strip() for x in row[1:]] for row in rows}
     assert sizes["tiny"][:2] == ["36", "2.06"] and sizes["tiny"][-1] != "-"
     assert sizes["medium"][0] == "728"
+
+
+def test_long_work_leaves_all_as_it_was(recipe):
+    command = [sys.executable, "local/load.py", "--recipe", str(recipe), "--json"]
+    command += ["--count", "50", "--rows", "batches", "single", "switches", "threads"]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads(done.stdout)
+    assert [row["count"] for row in rows] == [50, 10, 50, 10]
+    assert not any(row["wrong"] for row in rows)

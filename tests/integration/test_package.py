@@ -63,7 +63,7 @@ def script(wheel, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def recipe(script, tmp_path_factory):
+def copied(script, tmp_path_factory):
     """A copied recipe with the data of its first stage."""
     folder = tmp_path_factory.mktemp("work") / "mine"
     said = run(script, "recipe", folder, cwd=folder.parent)
@@ -78,8 +78,9 @@ def recipe(script, tmp_path_factory):
 def test_the_source_distribution_has_tests_and_papers(sdist):
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive}
-    wanted = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml"}
-    wanted |= {"tests/test_package.py", "local/setup.sh", "conf/train_mole.yaml"}
+    wanted = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "SECURITY.md"}
+    wanted |= {"pyproject.toml", "tests/test_package.py", "local/setup.sh"}
+    wanted |= {"conf/train_mole.yaml"}
     assert wanted <= names
     assert not [name for name in names if "/exp/" in name or "/downloads/" in name]
 
@@ -110,23 +111,23 @@ def test_help_is_there_for_every_command(script):
     assert "--sampler_conf" in run(script, "train-mole", "--help", cwd="/")
 
 
-def test_the_copied_recipe_ran_with_the_installed_package(recipe, script):
-    assert "--stop_stage" in run("./run.sh", "--help", cwd=recipe)
+def test_the_copied_recipe_ran_with_the_installed_package(copied, script):
+    assert "--stop_stage" in run("./run.sh", "--help", cwd=copied)
     assert (
-        str(script.with_name("python")) in (recipe / "activate_python.sh").read_text()
+        str(script.with_name("python")) in (copied / "activate_python.sh").read_text()
     )
-    assert len((recipe / "dump/raw/test/wav.scp").read_text().splitlines()) == 4
-    assert (recipe / "exp/vanilla/system.json").is_file()
+    assert len((copied / "dump/raw/test/wav.scp").read_text().splitlines()) == 4
+    assert (copied / "exp/vanilla/system.json").is_file()
 
 
-def test_inspect_and_transcribe_real_speech(recipe, script, tmp_path):
+def test_inspect_and_transcribe_real_speech(copied, script, tmp_path):
     facts = json.loads(
-        run(script, "inspect", recipe / "exp/vanilla", "--json", cwd="/")
+        run(script, "inspect", copied / "exp/vanilla", "--json", cwd="/")
     )
     assert (facts["type"], facts["backbone"]) == ("vanilla", BACKBONE)
-    rows = (recipe / "dump/raw/test/wav.scp").read_text().splitlines()
-    clips = [str(recipe / row.split()[1]) for row in rows]
-    transcribe = [script, "transcribe", "--model", recipe / "exp/vanilla"]
+    rows = (copied / "dump/raw/test/wav.scp").read_text().splitlines()
+    clips = [str(copied / row.split()[1]) for row in rows]
+    transcribe = [script, "transcribe", "--model", copied / "exp/vanilla"]
     lines = run(*transcribe, cwd=tmp_path, input="\n".join(clips)).splitlines()
     assert [line.split("\t")[0] for line in lines] == clips
     assert all(len(line.split("\t")[1]) > 3 for line in lines)

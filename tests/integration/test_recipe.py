@@ -101,7 +101,7 @@ def test_experts_of_one_job_each_on_own_data_are_one_system(recipe, own_data, ru
 
 def test_sweep_compares_a_variant_with_what_was_trained(recipe):
     (recipe / "depth.txt").write_text(
-        "# How deep?\nmole L1_1 --model_conf merged_layers=1\n"
+        "# How deep?\nmole L1_2 --model_conf merged_layers=2\n"
         "mole@top2  # both experts\ntwo_pass@multi\n"
     )
     before = (recipe / "exp/RESULTS.md").read_text()
@@ -110,14 +110,14 @@ def test_sweep_compares_a_variant_with_what_was_trained(recipe):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     results = json.loads((recipe / "exp/sweeps/depth/results.json").read_text())
     systems = results["systems"]
-    compared = ["multi", "mole", "mole_L1_1", "mole@top2", "two_pass", "two_pass@multi"]
+    compared = ["multi", "mole", "mole_L1_2", "mole@top2", "two_pass", "two_pass@multi"]
     assert list(systems) == compared
     lid = {name: row["agnostic"]["lid_acc"] for name, row in systems.items()}
     assert lid["mole@top2"] == lid["mole"]
     assert lid["two_pass@multi"] == lid["multi"]
-    assert "|mole_L1_1|merged_layers=1|" in done.stdout
+    assert "|mole_L1_2|merged_layers=2|" in done.stdout
     assert "|mole@top2|both experts|" in done.stdout
-    assert systems["mole"]["trained_params"] > systems["mole_L1_1"]["trained_params"]
+    assert systems["mole"]["trained_params"] < systems["mole_L1_2"]["trained_params"]
     assert (recipe / "exp/RESULTS.md").read_text() == before
 
 

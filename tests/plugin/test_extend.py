@@ -11,7 +11,7 @@ from espnet_lora_experts.whisper.systems import decode, encode
 
 OLD, NEW = ["ru", "es"], ["es", "ja", "ru"]  # the added one comes between
 UTTS = ["a1", "a2", "a5"]  # ru, es, ru
-MOLE = {"merged_layers": 1, "pooling": "attentive"}
+MOLE = {"merged_layers": 1, "pooling": "attentive", "combination": "factor"}
 FIELDS = ("speech", "speech_lengths", "text", "text_lengths", "lang")
 
 
@@ -52,6 +52,7 @@ def test_a_mole_with_no_share_is_the_old_one_bit_for_bit(build, extended, collat
     b = outputs(extended("mole", new_share=0), collate(*UTTS))
     assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
     assert torch.equal(a[2], b[2][:, [NEW.index(code) for code in OLD]])
+    torch.testing.assert_close(b[2][:, NEW.index("ja")], a[2].mean(dim=1))
     assert a[3] == b[3] and set(a[3]) <= set(OLD)
 
 
@@ -104,9 +105,9 @@ def test_old_files_stay_as_they_are(extended, collate, old, tmp_path):
     assert len(files) > 10 and [path.read_bytes() for path in files] == before
 
 
-def retrained(bank, code, folder, r=2):
+def retrained(bank, code, folder, r=2, **options):
     """Another expert of a language."""
-    bank.add(code, lora_config(r), seed=7)
+    bank.add(code, lora_config(r, **options), seed=7)
     save_expert(bank, code, folder)
     return {code: str(folder)}
 
@@ -125,6 +126,18 @@ def test_an_expert_of_another_rank_cannot_join_a_mixture(
     changed = experts | retrained(bank, "ja", tmp_path / "ja", r=3)
     with pytest.raises(ValueError, match="one rank .*'ja': 3.*combination: delta"):
         extended("mole", experts=changed)(**collate("a1"))
+
+
+def test_an_expert_of_more_matrices_cannot_join(
+    build, extended, experts, folder_30s, tmp_path
+):
+    bank = Backbone.from_pretrained(str(folder_30s)).bank
+    fewer = {}
+    for code in OLD:
+        fewer |= retrained(bank, code, tmp_path / code, target_modules=["q_proj"])
+    build("mole", langs=OLD, experts=fewer, **MOLE).export(tmp_path / "mole", {})
+    with pytest.raises(ValueError, match="must be in the 1 merged .* but are in 6"):
+        extended("mole", extend=str(tmp_path / "mole"), experts=experts | fewer)
 
 
 @pytest.mark.parametrize(
@@ -158,11 +171,15 @@ def test_the_old_system_is_checked(extended, old):
 
 
 @pytest.mark.parametrize("kind", ["mole", "distill"])
-def test_the_backbone_is_checked(arguments, experts, old, other_folder, kind):
+def test_the_backbone_is_checked(arguments, old, other_folder, tmp_path, kind):
+    bank = Backbone.from_pretrained(str(other_folder)).bank
+    experts = {}  # which do not say what they were trained on
+    for code in NEW:
+        experts |= retrained(bank, code, tmp_path / code)
     conf = {"languages": NEW, "experts": experts, "extend": str(old / kind), "r": 4}
     if kind == "mole":
         conf = {**conf, **MOLE}
         del conf["r"]
     args = arguments(model=f"lora_{kind}", model_conf=conf, backbone=str(other_folder))
-    with pytest.raises(ValueError, match="backbone"):
+    with pytest.raises(ValueError, match="extend must be a system of backbone"):
         LoraExpertsTask.build_model(args)

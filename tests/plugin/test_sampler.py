@@ -105,12 +105,17 @@ def test_epochs_are_drawn_anew_and_reproducibly():
 @pytest.mark.parametrize("seed", range(4))
 def test_ranks_partition_every_batch(world, seed):
     whole = sampler(min_batch_size=world, batch_bins=world * 490_240)
+    lang_of = corpus()[1]
     shards = [ShardedSampler(whole, rank, world) for rank in range(world)]
     assert {len(shard) for shard in shards} == {len(whole)}
     parts = zip(*(shard.generate(seed) for shard in shards), strict=True)
     for batch, rows in zip(whole.generate(seed), parts, strict=True):
         assert all(rows)  # a rank without a row would wait for ever
         assert sorted(utt for part in rows for utt in part) == sorted(batch)
+        assert max(map(len, rows)) - min(map(len, rows)) <= 1
+        of_ranks = [{lang_of[utt] for utt in part} for part in rows]
+        split = sum(map(len, of_ranks)) - len(set.union(*of_ranks))
+        assert split < world  # at most one language between two ranks
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 9])

@@ -23,7 +23,8 @@ from transformers import WhisperForConditionalGeneration
 from espnet_lora_experts.bin import train
 from espnet_lora_experts.inference import Speech2Text
 from espnet_lora_experts.plugin.checkpoint import HASH_KEY
-from espnet_lora_experts.plugin.trainer import ExpertTrainer, deployed_parameters
+from espnet_lora_experts.plugin.trainer import ExpertTrainer
+from espnet_lora_experts.whisper.systems import deployed_parameters
 
 LANGS = ["es", "ja", "ru"]
 
@@ -93,6 +94,19 @@ def test_resumed_training_equals_an_uninterrupted_one(trained, command, tmp_path
     moments = [s["optimizers"][0]["state"] for s in (ours, theirs)]
     for i, state in moments[1].items():
         assert torch.equal(moments[0][i]["exp_avg"], state["exp_avg"])
+
+
+def test_the_seed_says_how_a_training_goes(trained, command, tmp_path):
+    """The same seed gives the same losses to the last bit, another one others."""
+    train.main(command(tmp_path / "same"))
+    train.main(command(tmp_path / "other", seed=4))
+
+    def losses(exp):
+        stats = states(exp)["reporter"]["stats"].values()
+        return [epoch[phase]["loss"] for epoch in stats for phase in ("train", "valid")]
+
+    assert losses(tmp_path / "same") == losses(trained)
+    assert losses(tmp_path / "other")[0] != losses(trained)[0]
 
 
 def test_checkpoints_hold_tensors_only(trained):

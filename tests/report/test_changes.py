@@ -35,7 +35,7 @@ def compared():
         aware=decoded(NEW, wrong=["tri", "tak"]),
         agnostic=decoded(NEW, found={"be": "ru"}),
     )
-    return changes.compare({"mole": old}, {"mole": new, "mono": new}, 50)
+    return changes.compare({"mole": old, "kd": old}, {"mole": new, "mono": new}, 50)
 
 
 def test_each_old_language_has_both_sides_and_a_new_one_has_after(compared):
@@ -48,6 +48,21 @@ def test_each_old_language_has_both_sides_and_a_new_one_has_after(compared):
     assert rows["avg"]["change"] == pytest.approx((100 / 3 - 25) / 2)
     assert rows["be"]["after"] == pytest.approx(100 / 3)
     assert "before" not in rows["be"] and "p" not in rows["be"]
+    assert 0 < rows["es"]["p"] < 1
+
+
+def test_intervals_of_the_average_are_of_all_languages(compared):
+    """Before only es has errors, after only ru: the average is half of theirs."""
+    rows = compared["mole"]["aware"]
+    for side, lang in (("before", "es"), ("after", "ru")):
+        half = np.array(rows[lang][f"ci95_{side}"]) / 2
+        assert rows["avg"][f"ci95_{side}"] == pytest.approx(half) and half.any()
+
+
+def test_unspaced_languages_count_letters():
+    text = Decoded(["zh"], ["你好"], ["你"], None)
+    rows = changes.compare({"kd": system(1, aware=text)}, {"kd": system(1, aware=text)})
+    assert rows["kd"]["aware"]["zh"]["before"] == 50.0
 
 
 def test_accuracies_are_of_the_old_languages_and_the_new(compared):

@@ -13,7 +13,8 @@ mole@top2   # two experts
 mono
 """
 NAMES = (
-    "multi multi_n_60 mono mono_n_60 mole mole_L1_25 mole@top2 two_pass two_pass@kd kd"
+    "multi multi_n_60 mono mono_n_60 mole mole_L1_2 mole_L1_25 mole@top2 "
+    "two_pass two_pass@kd kd kd_logits_only kd_logits_only@30s"
 )
 
 
@@ -40,6 +41,7 @@ def test_a_file_says_what_each_system_is():
         ("two_pass@kd", "two_pass"),
         ("two_pass", "multi"),
         ("kd", "multi"),
+        ("kd_logits_only@30s", "kd_logits_only"),
     ],
 )
 def test_each_system_has_one_that_it_is_compared_with(name, other):

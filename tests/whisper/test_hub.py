@@ -3,6 +3,7 @@
 import subprocess
 import threading
 import time
+from multiprocessing import get_context
 
 import huggingface_hub
 import pytest
@@ -110,6 +111,32 @@ def test_two_at_once_build_once(download_dir, monkeypatch, tmp_path):
         thread.join()
     assert len(built) == 1
     assert results == [tmp_path / "cache" / "tests--whisper-random"] * 3
+
+
+def test_a_killed_build_lets_the_next_go_on(download_dir, monkeypatch, tmp_path):
+    """Two processes, one cache: the one that waits finds nothing half, and builds."""
+    fork, results = get_context("fork"), []
+    begun = fork.Event()
+
+    def hang(fallback, out, download_dir):
+        (out / "model.safetensors").write_bytes(b"half")
+        begun.set()
+        time.sleep(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hub, "build", hang)
+        killed = fork.Process(target=resolve, args=(NAME, download_dir))
+        killed.start()
+    assert begun.wait(30)
+    other = threading.Thread(target=lambda: results.append(resolve(NAME, download_dir)))
+    other.start()
+    other.join(0.2)
+    assert other.is_alive() and not results
+    killed.kill()
+    killed.join()
+    other.join(30)
+    assert results == [tmp_path / "cache" / "tests--whisper-random"]
+    load(results[0])
 
 
 def test_failed_build_leaves_nothing(download_dir, monkeypatch, tmp_path):

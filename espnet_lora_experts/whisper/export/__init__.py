@@ -32,6 +32,8 @@ from espnet_lora_experts.whisper.folder import TWO_PASS, VANILLA, load_system
 from espnet_lora_experts.whisper.source import find
 from espnet_lora_experts.whisper.systems import System
 
+logger = logging.getLogger(__name__)
+
 HUGGINGFACE, CTRANSLATE2, GGML = FORMATS = ("huggingface", "ctranslate2", "ggml")
 FOLDED = "folded"
 """Type of an export that is one Whisper; others are named as the system's."""
@@ -129,7 +131,7 @@ def export(
         if options.to != GGML:
             write_json(temp / places.MARK, facts)
     _write_cards(out, folder, what, facts)
-    logging.info(f"{folder} is in {out} as {options.to}")
+    logger.info("%s is in %s as %s", folder, out, options.to)
     return facts
 
 

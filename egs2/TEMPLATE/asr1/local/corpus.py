@@ -19,7 +19,7 @@ from writing import is_foreign, scripts_of
 from espnet_lora_experts import atomic
 from espnet_lora_experts.whisper import languages
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 SPLITS = ("test", "dev", "train")
 """In the order in which they are read: what is in one is not in a later one."""
 FEW = 50
@@ -160,7 +160,7 @@ def check_script(lang: str, split: str, foreign: int, total: int) -> None:
             " language's folder?"
         )
     if foreign and split != "train":
-        LOG.warning("%s of %s: %d %s; kept", split, lang, foreign, FOREIGN)
+        logger.warning("%s of %s: %d %s; kept", split, lang, foreign, FOREIGN)
 
 
 def report(found: Found, data_dir: Path) -> None:
@@ -170,7 +170,7 @@ def report(found: Found, data_dir: Path) -> None:
         groups.setdefault((split, lang, reason), []).append(utt)
     for (split, lang, reason), utts in groups.items():
         named = " ".join(utts[:NAMED]) + (" ..." if len(utts) > NAMED else "")
-        LOG.warning(
+        logger.warning(
             "%s of %s: left out %d that %s: %s", split, lang, len(utts), reason, named
         )
     rows = ["\t".join(row) + "\n" for row in found.left]
@@ -194,11 +194,11 @@ def require(found: Found, langs: list[str]) -> None:
     numbers = {lang: found.numbers["train", lang] for lang in langs}
     few = [f"{lang} {n}" for lang, n in numbers.items() if n < FEW]
     if few:
-        LOG.warning("few utterances to train on: %s", ", ".join(few))
+        logger.warning("few utterances to train on: %s", ", ".join(few))
     for split in ("dev", "test"):
         without = [lang for lang in langs if not found.numbers[split, lang]]
         if without:
-            LOG.warning("%s has no utterances of %s", split, " ".join(without))
+            logger.warning("%s has no utterances of %s", split, " ".join(without))
     empty = [split for split, members in found.kept.items() if not members]
     if empty:
         raise ValueError(f"{empty[0]} must have utterances, but no language has any")

@@ -18,7 +18,7 @@ from data_dir import Utterance
 
 from espnet_lora_experts.report.kaldi import read_table
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 HERE = "data/espnet"
 """Where the recipes' folders are made."""
 PATH_SH = """
@@ -78,7 +78,7 @@ def run(root: Path, script: Script, corpus: Path, options: Sequence[str]) -> Pat
         )
     folder = Path(HERE, "_".join([script.recipe, *options]).replace("--", ""))
     make_recipe(root, script, corpus, folder)
-    LOG.info("%s: ESPnet's local/data.sh %s", folder, " ".join(options))
+    logger.info("%s: ESPnet's local/data.sh %s", folder, " ".join(options))
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
     tree = f"{root}:{os.environ.get('PYTHONPATH', '')}"
     with (folder / "data.log").open("w") as log:

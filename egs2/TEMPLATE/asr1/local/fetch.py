@@ -1,4 +1,7 @@
-"""Archives of corpora: found, or downloaded in pieces and checked; unpacked whole."""
+"""Archives of corpora: found, or downloaded in pieces and checked; unpacked whole.
+
+Recipes may share a folder of downloads: one of them fetches, the others wait.
+"""
 
 import errno
 import hashlib
@@ -14,9 +17,10 @@ import zlib
 from base64 import b64decode
 from pathlib import Path
 
+from filelock import FileLock
 from tqdm import tqdm
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 TRIES = 6
 """Attempts in a row without a byte received before it is given up."""
 TIMEOUT = 60
@@ -51,13 +55,24 @@ def provide(
 
 
 def fetch(url: str, path: Path, md5: str = "") -> None:
-    """Download a file; what an interrupted try left as ``*.part`` is continued.
+    """Download a file that is not there yet; ``*.part``, of another try, is continued.
 
     Raises:
         ValueError: The server refuses it, or it is not what it should be.
     """
+    with alone(path):
+        if not path.is_file():  # else another process was first
+            _fetch(url, path, md5)
+
+
+def alone(path: Path) -> FileLock:
+    """Lets one process after the other make a file or a folder; a kill frees it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _fetch(url: str, path: Path, md5: str) -> None:
     part = path.with_name(f"{path.name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
     failed, size = 0, _size(part)
     while True:
         try:
@@ -73,7 +88,7 @@ def fetch(url: str, path: Path, md5: str = "") -> None:
                     f" or put the file at {path.absolute()}"
                 ) from error
             size = _size(part)
-            LOG.warning("%s: %s; trying again", path.name, error)
+            logger.warning("%s: %s; trying again", path.name, error)
             time.sleep(2 ** (failed - 1))
     check(part, md5 or told, path)
     os.replace(part, path)
@@ -140,7 +155,7 @@ def check(part: Path, md5: str, path: Path) -> None:
         ValueError: It differs.
     """
     if not md5:
-        LOG.info("%s: no hash is published; its size is right", path.name)
+        logger.info("%s: no hash is published; its size is right", path.name)
         return
     with part.open("rb") as stream:
         got = hashlib.file_digest(
@@ -160,10 +175,16 @@ def unpack(archive: Path, folder: Path, inner: str) -> None:
     Raises:
         ValueError: The archive is broken, or has no such folder.
     """
+    with alone(folder):
+        if not folder.is_dir():  # else another process was first
+            _unpack(archive, folder, inner)
+
+
+def _unpack(archive: Path, folder: Path, inner: str) -> None:
     scratch = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    LOG.info("unpacking %s", archive)
+    scratch.mkdir()
+    logger.info("unpacking %s", archive)
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(scratch, filter="data")

@@ -15,7 +15,7 @@ from data_dir import Utterance, one_line, slug
 
 from espnet_lora_experts.bin import cli
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 LOCALES = {
     "zh": "zh-CN",
     "sv": "sv-SE",
@@ -158,7 +158,7 @@ def reader(args) -> corpus.Read:
     def folder_of(lang: str) -> Path:
         locale = locales.get(lang, lang)
         folder = locate(args.commonvoice, locale, args.cv_version)
-        LOG.info("%s: %s", lang, folder)
+        logger.info("%s: %s", lang, folder)
         return folder
 
     made = cache(partial(by_espnet, root)) if root else None

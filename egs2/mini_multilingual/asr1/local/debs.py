@@ -1,4 +1,7 @@
-"""Debian packages as a corpus source: find or download, check, unpack once."""
+"""Debian packages as a corpus source: find or download, check, unpack once.
+
+Recipes may share a folder of downloads: one of them fetches, the others wait.
+"""
 
 import hashlib
 import io
@@ -11,9 +14,11 @@ import tarfile
 import zlib
 from pathlib import Path
 
+from filelock import FileLock
+
 from espnet_lora_experts import atomic
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # package -> (version, sha256 of its .deb)
 KNOWN = {
@@ -51,18 +56,31 @@ def get(package: str, download_dir: Path) -> Path:
     Raises:
         ValueError: When the package is not found or its hash is wrong.
     """
+    deb = find(package, download_dir)
+    if deb and place(deb).is_dir():
+        return place(deb)
     download_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(download_dir / f".{package}.lock"):
+        return _get(package, download_dir)
+
+
+def _get(package: str, download_dir: Path) -> Path:
+    """The same, where no other process is at it."""
     deb = find(package, download_dir)
     if deb is None:
         download(package, download_dir)
         deb = find(package, download_dir)
     if deb is None:
         raise ValueError(f"{package} must leave a .deb in {download_dir}, but got none")
-    folder = download_dir / "unpacked" / deb.stem
-    if not folder.is_dir():
+    if not place(deb).is_dir():
         check(package, deb)
-        unpack(deb, folder)
-    return folder
+        unpack(deb, place(deb))
+    return place(deb)
+
+
+def place(deb: Path) -> Path:
+    """Where a package is unpacked."""
+    return deb.parent / "unpacked" / deb.stem
 
 
 def find(package: str, download_dir: Path) -> Path | None:
@@ -84,7 +102,7 @@ def download(package: str, download_dir: Path) -> None:
             f"{package} must be in {download_dir} where there is no apt-get, but got no"
             f" such file; put {package}_<version>_all.deb there"
         )
-    LOG.info("downloading %s to %s", package, download_dir)
+    logger.info("downloading %s to %s", package, download_dir)
     command = ["apt-get", "download", package]
     with atomic.scratch(download_dir / package) as scratch:
         failed = subprocess.run(command, cwd=scratch, check=False).returncode
@@ -104,7 +122,7 @@ def check(package: str, deb: Path) -> None:
     """Compare the hash of a known version; note any other version in the log."""
     known_version, sha256 = KNOWN.get(package, ("", ""))
     if version(deb) != known_version:
-        LOG.warning("%s: unchecked version, known: %s", deb.name, known_version)
+        logger.warning("%s: unchecked version, known: %s", deb.name, known_version)
         return
     with deb.open("rb") as stream:
         got = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -117,7 +135,7 @@ def check(package: str, deb: Path) -> None:
 
 def unpack(deb: Path, folder: Path) -> None:
     """Unpack a package; ``folder`` is whole or absent."""
-    LOG.info("unpacking %s", deb.name)
+    logger.info("unpacking %s", deb.name)
     with atomic.folder(folder) as tree:
         if shutil.which("dpkg-deb"):
             subprocess.run(["dpkg-deb", "-x", str(deb), str(tree)], check=True)

@@ -14,7 +14,7 @@ import tuxpaint
 
 from espnet_lora_experts.bin import cli
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 LANGS = (*fillets.LANGS, *tuxpaint.LANGS)
 
 
@@ -90,7 +90,7 @@ def main(cmd: list[str] | None = None) -> None:
     langs = parse_langs(args.langs)
     kept, dropped = clips.screen(collect(langs, args.download_dir))
     for (lang, reason), count in sorted(Counter(dropped).items()):
-        LOG.info("%s: %d dropped: %s", lang, count, reason)
+        logger.info("%s: %d dropped: %s", lang, count, reason)
     limits = {name: getattr(args, f"max_{name}") for name in clips.SPLITS}
     splits = clips.split(kept, limits, args.seed)
     for name, members in splits.items():

@@ -19,7 +19,6 @@ from espnet_lora_experts import atomic
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.whisper import languages
 
-LOG = logging.getLogger(__name__)
 URL = "https://dl.fbaipublicfiles.com/mls"
 SUMS = "md5sum.txt"
 LANGS = ("de", "en", "es", "fr", "it", "nl", "pl", "pt")

@@ -32,9 +32,19 @@ def locate(root: Path) -> Path:
 
 def unpack_speaker(archive: Path) -> None:
     """Unpack wav/S0002.tar.gz, which holds train/S0002/*.wav, where it is not yet."""
+    if not is_unpacked(archive):
+        with fetch.alone(archive):
+            if not is_unpacked(archive):  # else another process was first
+                _unpack_speaker(archive)
+
+
+def is_unpacked(archive: Path) -> bool:
+    """Whether a split has the speaker's folder."""
+    return any(archive.parent.glob(f"*/{archive.name.removesuffix('.tar.gz')}"))
+
+
+def _unpack_speaker(archive: Path) -> None:
     wav = archive.parent
-    if any(wav.glob(f"*/{archive.name.removesuffix('.tar.gz')}")):
-        return
     with tempfile.TemporaryDirectory(dir=wav, prefix=".") as scratch:
         inner = Path(scratch, "speaker")
         fetch.unpack(archive, inner, ".")
