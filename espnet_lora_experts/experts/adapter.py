@@ -90,7 +90,10 @@ def _check_kinds(config: LoraConfig, path: Path) -> None:
         for text in patterns:
             _check_pattern(text, path)
     for found in (config.target_modules, config.exclude_modules):
-        for text in [found] if isinstance(found, str) else found or []:
+        names = [found] if isinstance(found, str) else found or []
+        if not isinstance(names, list | set):  # PEFT makes sets of lists
+            raise ValueError(f"{path}: layers must be names, but got {found!r:.99}")
+        for text in names:
             _check_pattern(text, path)
     ranks = [config.r, *(config.rank_pattern or {}).values()]
     alphas = [config.lora_alpha, *(config.alpha_pattern or {}).values()]

@@ -74,7 +74,12 @@ def system(path: Path) -> Facts:
     known = ("type", "languages", "backbone", "experts", "mole")
     experts = what.get("experts") or {}
     sha256 = what["backbone"]["sha256"]
-    rows = [_expert_row(x, path / folder, sha256) for x, folder in experts.items()]
+    try:
+        rows = [_expert_row(x, path / folder, sha256) for x, folder in experts.items()]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"experts of {path / DESCRIPTION} must be there, but {error}"
+        ) from error
     return {
         "kind": "system",
         "type": what["type"],

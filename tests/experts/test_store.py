@@ -310,6 +310,11 @@ BROKEN = {
         ValueError,
         "'new' cannot be added: .*third",
     ),
+    "targets of no kind": (
+        edit_config(exclude_modules=float("nan")),
+        ValueError,
+        "es/adapter_config.json: layers must be names, but got nan",
+    ),
     "missing key": (
         edit_weights(lambda tensors: tensors.pop(FIRST_B)),
         ValueError,
