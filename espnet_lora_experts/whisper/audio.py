@@ -124,12 +124,7 @@ def _spoken(seconds: float) -> str:
 
 def _by_libsndfile(source: str | io.BytesIO) -> Iterator[np.ndarray]:
     with soundfile.SoundFile(source) as file:
-        blocks = (
-            block_SC.mean(axis=1)
-            for block_SC in file.blocks(
-                max(1, BLOCK // file.channels), dtype="float32", always_2d=True
-            )
-        )
+        blocks = _blocks(file)
         if not RATES[0] <= file.samplerate <= RATES[1]:
             raise OSError(f"its rate of {file.samplerate} Hz is not one of speech")
         if file.samplerate == SAMPLE_RATE:
@@ -139,6 +134,13 @@ def _by_libsndfile(source: str | io.BytesIO) -> Iterator[np.ndarray]:
         for block_S in blocks:
             yield stream.resample_chunk(block_S)
         yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """What is there; soundfile's own repeat the last block as a header says."""
+    most = max(1, BLOCK // file.channels)
+    while len(block_SC := file.read(most, dtype="float32", always_2d=True)):
+        yield block_SC.mean(axis=1)
 
 
 def _by_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Iterator[np.ndarray]:

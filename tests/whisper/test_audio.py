@@ -147,6 +147,17 @@ def test_what_does_not_fit_into_memory_is_named(tmp_path, monkeypatch):
         read_audio(path)
 
 
+def test_what_a_header_says_beyond_the_file_is_not_made_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "BLOCK", 4000)
+    path = write(tmp_path / "a.mp3", tone(16_000))
+    whole, content = read_audio(path), bytearray(path.read_bytes())
+    at = max(content.find(b"Xing"), content.find(b"Info")) + 8
+    content[at : at + 4] = (10**6).to_bytes(4, "big")  # frames of 576 samples
+    path.write_bytes(content)
+    assert soundfile.info(path).frames > 5 * 10**8
+    assert 0 <= len(read_audio(path)) - len(whole) < 4 * 576
+
+
 def test_wrong_files_are_named(tmp_path):
     (tmp_path / "text.wav").write_text("not audio at all")
     write(tmp_path / "empty.wav", np.zeros((0, 2)))
