@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -143,6 +144,14 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         yield block_SC.mean(axis=1)
 
 
+def _mean(frame: Any) -> np.ndarray:
+    """Of the channels of PyAV's frame, which has them beside each other.
+
+    Of more than 8 channels one after the other, PyAV reads memory that is not theirs.
+    """
+    return frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(axis=1)
+
+
 def _by_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Iterator[np.ndarray]:
     """What libsndfile does not read, if PyAV is there."""
     try:
@@ -155,10 +164,10 @@ def _by_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Iterator[np.ndarr
     try:
         # A playlist could name other files, or machines.
         with av.open(path, options={"format_whitelist": FFMPEG_FORMATS}) as container:
-            stream = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+            stream = av.AudioResampler(format="flt", rate=SAMPLE_RATE)
             if not container.streams.audio:
                 raise error
             for frame in chain(container.decode(audio=0), [None]):  # None: the rest
-                yield from (x.to_ndarray().mean(axis=0) for x in stream.resample(frame))
+                yield from map(_mean, stream.resample(frame))
     except av.error.FFmpegError:
         raise error from None

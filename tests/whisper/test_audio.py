@@ -147,6 +147,19 @@ def test_what_does_not_fit_into_memory_is_named(tmp_path, monkeypatch):
         read_audio(path)
 
 
+def test_many_channels_are_read_by_ffmpeg(tmp_path):
+    """PyAV ends the process where each of more than 8 has its own place."""
+    samples = tone(16_000, seconds=6.0)
+    path = write(tmp_path / "a.aiff", samples, subtype="FLOAT")
+    content = bytearray(path.read_bytes())
+    at = content.find(b"COMM") + 8
+    content[at : at + 2] = (60).to_bytes(2, "big")
+    path.write_bytes(content)
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.info(path)
+    assert np.allclose(read_audio(path), samples.reshape(-1, 60).mean(1), atol=1e-6)
+
+
 def test_what_a_header_says_beyond_the_file_is_not_made_up(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "BLOCK", 4000)
     path = write(tmp_path / "a.mp3", tone(16_000))
