@@ -127,6 +127,7 @@ def _run(name: str, options: list[str]) -> None:
         with redirect_stdout(sys.stderr):  # ESPnet prints what it does not find
             module = importlib.import_module(f"{__package__}.{command.module}")
         module.main(options)
+        sys.stdout.flush()  # while a closed pipe is still caught
     except ModuleNotFoundError as error:
         if not command.extra or (error.name or "").startswith(__package__):
             raise

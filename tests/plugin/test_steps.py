@@ -41,11 +41,14 @@ def test_a_signal_ends_at_the_next_step_with_the_shells_status(number, caplog):
 
 
 def test_a_second_signal_has_its_own_effect():
+    # Where the tests run in a shell's background, SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupt = Interrupt()
     with pytest.raises(KeyboardInterrupt), interrupt.caught():
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupt.received == signal.SIGINT
         os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_without_a_signal_nothing_happens():
