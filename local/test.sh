@@ -75,10 +75,10 @@ step "ruff check" ruff check .
 step "ruff format" ruff format --check .
 step "mypy" mypy
 step "shellcheck" shell_scripts
-step "unit tests" run_pytest --dist loadfile -m "not integration"
+step "unit tests" run_pytest -m "not integration"
 if ! $quick && [ -d tests/integration ]; then
   test_packages
   step "bats" bats tests/egs2
-  step "integration tests" run_pytest --dist loadgroup -m integration
+  step "integration tests" run_pytest -m integration
 fi
 [ ${#failed[@]} = 0 ]

@@ -1,6 +1,8 @@
 """A tiny random Whisper with tokenizer files, experts in it, a batch: all offline."""
 
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from espnet_lora_experts.whisper.systems import MoLE, encode
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 
+ROOT = Path(__file__).parents[1]
 LETTERS = list(bytes_to_unicode().values())
 EOT = "<|endoftext|>"
 SPECIALS = [
@@ -27,6 +30,23 @@ SPECIALS = [
     *["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>"],
     *["<|nospeech|>", "<|notimestamps|>"],
 ]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files by processes; those that need the recipe's quick run share one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    asked = re.compile(r"^def \w+\(.*\brecipe\b", re.MULTILINE)
+    files = (ROOT / "tests/integration").glob("test_*.py")
+    users = {str(x.relative_to(ROOT)) for x in files if asked.search(x.read_text())}
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "recipe" if file in users else file
+
+    return Scheduling(config, log)
 
 
 def tiny_config(**changes):

@@ -12,25 +12,13 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "egs2/mini_multilingual/asr1"
 MADE = {"exp", "data", "dump", "downloads", "RESULTS.md"}
-SHARED = ("recipe", "tree")
-"""Fixtures of the session."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--mute-audio")
 PATIENCE = 120_000
 """Milliseconds that a page may take: a busy machine is no error."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Who shares a fixture that takes minutes shares a process too."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            shared = next((x for x in SHARED if x in item.fixturenames), item.path.stem)
-            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")
