@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from espnet_lora_experts.bin import cli
 from espnet_lora_experts.inference import Result, Speech2Text
+from espnet_lora_experts.inference.segmentation import SILENT
 from espnet_lora_experts.report.page.parts import system_title
 from espnet_lora_experts.whisper import languages
 from espnet_lora_experts.whisper.audio import SAMPLE_RATE, TooLong, read_audio
@@ -39,8 +40,6 @@ AUTO = ""
 """Choice of language: each system finds it."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine reaches."""
-SILENT = 1e-3
-"""Highest sample of a recording in which nobody can be heard: -60 dB."""
 KEPT_SECONDS = 3600
 """Age at which an upload is deleted while the app runs."""
 RUNNING = "running …"
