@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bench.harness import resident
 from espnet_lora_experts.bin import transcribe as command
-from espnet_lora_experts.inference import Speech2Text
+from espnet_lora_experts.inference import Result, Speech2Text
 from espnet_lora_experts.report.kaldi import read_table
 from espnet_lora_experts.whisper import hub, packages, systems
 from espnet_lora_experts.whisper.audio import read_audio
@@ -124,10 +124,11 @@ def row(make: Row) -> Row:
 def batches(recipe: Recipe) -> Endurance:
     """Clips transcribed in batches, as the command does; each says the same again."""
     done = Endurance("batches", "clips in batches")
-    said: dict[str, object] = {}
+    said: dict[str, tuple[str, str | None]] = {}
 
-    def write(path: str, result: object) -> None:
-        done.did(said.setdefault(path, result) != result, recipe.count)
+    def write(path: str, result: Result) -> None:
+        heard = result.text, result.lang  # the last bits of scores know the batch
+        done.did(said.setdefault(path, heard) != heard, recipe.count)
 
     paths = list(itertools.islice(itertools.cycle(recipe.paths()), recipe.count))
     failed = command.transcribe(paths, recipe.load("kd"), "auto", write)
