@@ -3,7 +3,7 @@
 What is new is written beside its place, brought to the disk and renamed: the disk may
 be full, the process killed or the power fail at any moment. What a killed process
 leaves, ``.part-MACHINE-PROCESS.NAME``, the next that writes into the folder removes.
-Needs the standard library only, so that every room may use it.
+Needs the standard library and filelock only, so that every room may use it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from zlib import crc32
+
+from filelock import FileLock
 
 _MACHINE = f"{crc32(socket.gethostname().encode()):08x}"
 _PART = re.compile(rf"\.part-{_MACHINE}-(\d+)\..*")
@@ -75,6 +77,13 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     if not (Path(path).is_file() and Path(path).read_bytes() == content):
         with file(path) as temp:
             temp.write_bytes(content)
+
+
+def alone(path: str | os.PathLike) -> FileLock:
+    """Lets one process after the other make a file or a folder; a kill frees it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def _part(path: Path) -> Path:

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
 from espnet_lora_experts import atomic
 from espnet_lora_experts.whisper import snapshot
@@ -185,8 +184,7 @@ def _converted(source: Path, download_dir: Path | None) -> Path:
 def _cached(name: str, fill: Callable[[Path], None]) -> Path:
     """A folder of our cache, filled where it is not there: all or nothing."""
     folder = _cache_folder(name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with atomic.alone(folder):
         if missing_files(folder):  # else another process was first
             with atomic.folder(folder) as out:
                 fill(out)

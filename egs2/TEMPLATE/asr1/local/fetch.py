@@ -17,8 +17,9 @@ import zlib
 from base64 import b64decode
 from pathlib import Path
 
-from filelock import FileLock
 from tqdm import tqdm
+
+from espnet_lora_experts import atomic
 
 logger = logging.getLogger(__name__)
 TRIES = 6
@@ -60,15 +61,9 @@ def fetch(url: str, path: Path, md5: str = "") -> None:
     Raises:
         ValueError: The server refuses it, or it is not what it should be.
     """
-    with alone(path):
+    with atomic.alone(path):
         if not path.is_file():  # else another process was first
             _fetch(url, path, md5)
-
-
-def alone(path: Path) -> FileLock:
-    """Lets one process after the other make a file or a folder; a kill frees it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def _fetch(url: str, path: Path, md5: str) -> None:
@@ -175,7 +170,7 @@ def unpack(archive: Path, folder: Path, inner: str) -> None:
     Raises:
         ValueError: The archive is broken, or has no such folder.
     """
-    with alone(folder):
+    with atomic.alone(folder):
         if not folder.is_dir():  # else another process was first
             _unpack(archive, folder, inner)
 

@@ -14,8 +14,6 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from filelock import FileLock
-
 from espnet_lora_experts import atomic
 
 logger = logging.getLogger(__name__)
@@ -59,8 +57,7 @@ def get(package: str, download_dir: Path) -> Path:
     deb = find(package, download_dir)
     if deb and place(deb).is_dir():
         return place(deb)
-    download_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(download_dir / f".{package}.lock"):
+    with atomic.alone(download_dir / package):
         return _get(package, download_dir)
 
 

@@ -11,6 +11,8 @@ import espnet_data
 import fetch
 from data_dir import Utterance
 
+from espnet_lora_experts import atomic
+
 URL = "https://www.openslr.org/resources/33/data_aishell.tgz"
 MD5 = "2f494334227864a8a8fec932999db9d8"
 NAME = "data_aishell"
@@ -33,7 +35,7 @@ def locate(root: Path) -> Path:
 def unpack_speaker(archive: Path) -> None:
     """Unpack wav/S0002.tar.gz, which holds train/S0002/*.wav, where it is not yet."""
     if not is_unpacked(archive):
-        with fetch.alone(archive):
+        with atomic.alone(archive):
             if not is_unpacked(archive):  # else another process was first
                 _unpack_speaker(archive)
 
