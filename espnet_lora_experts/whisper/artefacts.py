@@ -178,7 +178,7 @@ def _is_packed(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return artefacts_espnet.META in archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except artefacts_espnet.BROKEN_ZIP:
         return False
 
 

@@ -58,15 +58,9 @@ def options(
     given += ["--backbone", world.backbone, "--token_list", str(world.tokens)]
     given += ["--model_conf", f"languages={list(LANGS)}", "--output_dir", str(folder)]
     given += ["--model_conf", f"autocast={world.autocast}", "--num_workers", "0"]
-    given += [
-        "--max_epoch",
-        str(epochs + 1),
-        "--use_preprocessor",
-        "true",
-        "--ngpu",
-        "0",
-    ]
+    given += ["--max_epoch", str(epochs + 1), "--use_preprocessor", "true"]
     given += ["--use_matplotlib", "false", "--use_tensorboard", "false"]
+    given += ["--ngpu", "0"]
     given += ["--multiprocessing_distributed", "false", "--dist_backend", "gloo"]
     wanted = {clip.utt for clip in clips}
     for part, most in (("train", None), ("valid", VALID)):
