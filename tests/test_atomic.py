@@ -25,7 +25,7 @@ def test_a_folder_leaves_everything_on_an_error(tmp_path, existed):
     if existed:
         folder.mkdir()
         (folder / "old").write_text("old")
-    with pytest.raises(RuntimeError, match="inside"):  # noqa: SIM117
+    with pytest.raises(RuntimeError, match="inside"):
         with atomic.folder(folder) as temp:
             (temp / "new").write_text("half")
             raise RuntimeError("inside")
@@ -49,7 +49,7 @@ def test_a_file_stays_on_an_error(tmp_path, existed):
     path = tmp_path / "file"
     if existed:
         path.write_text("old")
-    with pytest.raises(RuntimeError, match="inside"):  # noqa: SIM117
+    with pytest.raises(RuntimeError, match="inside"):
         with atomic.file(path) as temp:
             temp.write_text("half")
             raise RuntimeError("inside")

@@ -9,9 +9,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "local"))
 
-from bench import endurance, harness  # noqa: E402
-from bench.endurance import Endurance  # noqa: E402
-from bench.harness import Contest, Row, compete, count, line, row  # noqa: E402
+from bench import endurance, harness
+from bench.endurance import Endurance
+from bench.harness import Contest, Row, compete, count, line, row
 
 
 def contest(ours, peer, **kwargs):

@@ -41,7 +41,7 @@ def unnamed(_):
 
 
 def other(_):
-    open("/nowhere/at/all")  # noqa: SIM115
+    open("/nowhere/at/all")
 
 
 def endless(_):

@@ -54,7 +54,7 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
     check_tensors(path)
     try:
         return dict(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
-    except Exception as error:  # noqa: BLE001 (as below)
+    except Exception as error:  # as below
         raise ValueError(
             f"{Path(path)} must be a whole file of torch.save, but got: {error}"
         ) from error
@@ -70,7 +70,7 @@ def check_tensors(path: str | os.PathLike) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             _check(archive)
-    except Exception as error:  # noqa: BLE001 (a damaged file can end in any of them)
+    except Exception as error:  # a damaged file can end in any of them
         raise ValueError(
             f"{Path(path)} must hold tensors and nothing else, and be whole, but got "
             f"{type(error).__name__}: {error}; download it again, or ask "

@@ -85,7 +85,7 @@ def open_tensors(path: Path) -> Iterator[safe_open]:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a safetensors file; see :func:`open_tensors`."""
     with open_tensors(path) as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
         return tensors, file.metadata() or {}
 
 

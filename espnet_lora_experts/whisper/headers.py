@@ -32,7 +32,7 @@ def read_safetensors(path: Path) -> tuple[Shapes, dict[str, str]]:
     """
     try:
         with safe_open(path, framework="np") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            slices = {key: file.get_slice(key) for key in file.keys()}
             shapes: Shapes = {}
             for key, part in slices.items():
                 kind = str(part.get_dtype())

@@ -125,7 +125,7 @@ def push(
         return api.create_commit(
             repo_id, [*add, *delete], commit_message=message
         ).commit_url
-    except Exception as error:  # noqa: BLE001 (of the hub, of httpx or of hf_xet)
+    except Exception as error:  # of the hub, of httpx or of hf_xet
         raise ValueError(
             f"{folder} must go to the hub as {repo_id}, but: {one_line(error)}; log in "
             "by `hf auth login` (or set HF_TOKEN) as somebody who may write there, and "

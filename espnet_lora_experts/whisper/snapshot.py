@@ -104,7 +104,7 @@ def download(
         folder = huggingface_hub.snapshot_download(
             repo_id, revision=revision, allow_patterns=[*patterns]
         )
-    except Exception as error:  # noqa: BLE001 (of the system, of httpx or of hf_xet)
+    except Exception as error:  # of the system, of httpx or of hf_xet
         reason = one_line(error)
         logger.warning("%s must download from the hub, but: %s", repo_id, reason)
         raise Unavailable(f"hub: no download, {reason}") from error
@@ -121,7 +121,7 @@ def _probe(repo_id: str, revision: str | None) -> set[str]:
             api = huggingface_hub.HfApi()
             info = api.model_info(repo_id, revision=revision, timeout=HUB_TIMEOUT)
             names.update(file.rfilename for file in info.siblings or ())
-        except Exception as error:  # noqa: BLE001 (handed to the caller)
+        except Exception as error:  # handed to the caller
             errors.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)

@@ -152,7 +152,7 @@ def test_folded_gives_the_gates_outputs_and_the_same_bits_after(bank, x):
 
 def test_exception_inside_folded_restores_the_bits(bank, x):
     before = {k: w.data.clone() for k, w in weights(bank).items()}
-    with pytest.raises(RuntimeError, match="inside"):  # noqa: SIM117
+    with pytest.raises(RuntimeError, match="inside"):
         with bank.folded(lambda key: everywhere("ru")):
             raise RuntimeError("inside")
     assert all(torch.equal(w, before[k]) for k, w in weights(bank).items())
@@ -163,7 +163,7 @@ def test_exception_inside_folded_restores_the_bits(bank, x):
 def test_gate_over_some_rows_cannot_be_folded(bank, bad):
     before = {k: w.data.clone() for k, w in weights(bank).items()}
     gates = {key: everywhere("ru") for key in TARGETS} | {bad: one_hot(["es", "ru"])}
-    with pytest.raises(ValueError, match="must treat all rows alike"):  # noqa: SIM117
+    with pytest.raises(ValueError, match="must treat all rows alike"):
         with bank.folded(gates.__getitem__):
             pass
     assert all(torch.equal(w, before[k]) for k, w in weights(bank).items())

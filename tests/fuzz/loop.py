@@ -134,7 +134,7 @@ def _one(
         outcome.accepted += 1
     except Hang:
         outcome.failed("hang", "", case)
-    except Exception as error:  # noqa: BLE001 (what may be wrong with it, fault tells)
+    except Exception as error:  # what may be wrong with it, fault tells
         if what := fault(error, place, parser):
             outcome.failed(what, f"{error}"[:200], case)
         reached.add(_places(error))
