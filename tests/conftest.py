@@ -193,8 +193,12 @@ def make_mole(trio, mel):
             torch.manual_seed(5)
             for parameter in mole.parameters():
                 torch.nn.init.normal_(parameter)
-            logits_BN = encode(trio, mole, *mel).lid_logits_BN
-            mole.router.mlp[-1].bias -= logits_BN.mean(dim=0)
+            encode(trio, mole.train(), *mel)  # the router's statistics
+            logits_BN = encode(trio, mole.eval(), *mel).lid_logits_BN
+            last = mole.router.mlp[-1]
+            last.bias -= logits_BN.mean(dim=0)
+            for parameter in last.parameters():
+                parameter /= logits_BN.std()
         return mole
 
     return make

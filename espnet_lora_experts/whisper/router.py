@@ -5,16 +5,65 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 POOLINGS = ("mean", "mean_std", "attentive")
 
 
+class Standardize(nn.Module):
+    """Shifts and scales each dimension to mean 0 and variance 1 over the training.
+
+    Training reads rows by what was known before their batch, so that none depends on
+    the others of its batch, and then learns from them; with several ranks, from all.
+
+    Args:
+        width: Dimensions D.
+    """
+
+    count: Tensor
+    mean_D: Tensor
+    var_D: Tensor
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mean_D", torch.zeros(width))
+        self.register_buffer("var_D", torch.ones(width))
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Standardised rows, (B, D)."""
+        y_BD = (x_BD - self.mean_D) / self.var_D.clamp(min=1e-8).sqrt()
+        if self.training:
+            self._learn(x_BD.detach())
+        return y_BD
+
+    def _learn(self, x_BD: Tensor) -> None:
+        """Merges rows into the statistics, but for those of a step that is skipped."""
+        x_BD = x_BD[x_BD.isfinite().all(dim=1)]
+        new = _over_ranks(torch.full_like(self.count, len(x_BD)))
+        total = (self.count + new).clamp(min=1)
+        old_D = self.mean_D.clone()
+        self.mean_D += _over_ranks((x_BD - old_D).sum(dim=0)) / total
+        square_D = _over_ranks((x_BD - self.mean_D).square().sum(dim=0))
+        old_square_D = self.var_D + (old_D - self.mean_D).square()
+        self.var_D.copy_((self.count * old_square_D + square_D) / total)
+        self.count += new
+
+
+def _over_ranks(x: Tensor) -> Tensor:
+    """The sum over all ranks of a training."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(x)
+    return x
+
+
 class Router(nn.Module):
-    """Predicts the language from encoder states: norm, pool, ``d -> d -> N`` with GELU.
+    """Predicts the language from encoder states: pool, then ``d -> d -> N`` with GELU.
 
     The states are layer-normalised first and pooled over valid positions only: without
-    either the router hears the padding and a few loud dimensions. Source:
+    either the router hears the padding and a few loud dimensions. The pooled vector is
+    standardised: most of it is the same for all speech, and hides what differs. Source:
     https://arxiv.org/abs/2506.21555, Section 2.2 (MLP on the merged layers' features).
 
     Args:
@@ -35,6 +84,7 @@ class Router(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.attention = nn.Linear(width, 1) if pooling == "attentive" else None
         pooled = 2 * width if pooling == "mean_std" else width
+        self.standardize = Standardize(pooled)
         self.mlp = nn.Sequential(
             nn.Linear(pooled, width), nn.GELU(), nn.Linear(width, len(self.languages))
         )
@@ -50,10 +100,10 @@ class Router(nn.Module):
         weight_BP = self._weight(x_BPD, valid_BP)
         mean_BD = torch.einsum("bp,bpd->bd", weight_BP, x_BPD)
         if self.pooling != "mean_std":
-            return self.mlp(mean_BD)
+            return self.mlp(self.standardize(mean_BD))
         square_BD = torch.einsum("bp,bpd->bd", weight_BP, x_BPD.square())
         std_BD = (square_BD - mean_BD.square()).clamp(min=1e-6).sqrt()
-        return self.mlp(torch.cat([mean_BD, std_BD], dim=1))
+        return self.mlp(self.standardize(torch.cat([mean_BD, std_BD], dim=1)))
 
     def _weight(self, x_BPD: Tensor, valid_BP: Tensor) -> Tensor:
         score_BP = x_BPD.new_zeros(valid_BP.shape)
@@ -71,8 +121,16 @@ class Router(nn.Module):
         Args:
             state: The other's ``state_dict()``.
             places: Where each of its languages is among this one's.
+
+        Raises:
+            ValueError: Tensors of another kind of router.
         """
         own = self.state_dict()
+        if own.keys() != state.keys():
+            raise ValueError(
+                f"state must have a router's tensors, {sorted(own)}, but has "
+                f"{sorted(state)}; was it trained by another version?"
+            )
         for key, old in state.items():
             if key in (f"mlp.2.{part}" for part in ("weight", "bias")):
                 own[key][:] = old.mean(dim=0)

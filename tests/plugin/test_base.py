@@ -17,7 +17,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 @every_kind
 def test_mixed_batch_is_its_utterances_one_by_one(build, collate, gradients, kind):
-    model = build(kind)
+    model = build(kind).eval()
     loss, stats, weight = model(**collate(*UTTS))
     single = [model(**collate(utt)) for utt in UTTS]
     mean = torch.stack([loss for loss, _, _ in single]).mean(0)
@@ -120,7 +120,7 @@ def test_languages_that_share_a_token_are_one_class(build, monkeypatch):
 def test_whisper_stays_in_evaluation_mode(build, collate, kind):
     """ESPnet calls train() each epoch; dropout must not come with it."""
     model, batch = build(kind), collate("a2")
-    before = model(**batch)[0]
+    before = model.eval()(**batch)[0]
     for module in model.backbone.hf.modules():
         if hasattr(module, "dropout"):
             module.dropout = 0.5
@@ -152,7 +152,7 @@ def test_bfloat16_is_close_to_float32(build, collate, gradients, kind):
 @every_kind
 def test_without_a_type_of_its_own_the_surrounding_one_holds(build, collate, kind):
     """So that ESPnet's ``use_amp`` has an effect; a type of the model's own wins."""
-    plain, half = build(kind), build(kind, autocast="bfloat16")
+    plain, half = build(kind).eval(), build(kind, autocast="bfloat16").eval()
     batch = collate("a1", "a2", "a3")
     with torch.autocast("cpu", torch.bfloat16):
         inside = plain(**batch)[0]
