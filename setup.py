@@ -18,6 +18,7 @@ MADE = {"data", "downloads", "dump", "exp", "__pycache__"}
 """Folders that running a recipe makes, beside what git would tell."""
 
 INSTALL_REQUIRES = [
+    'backports.tarfile>=1.2.0; python_full_version < "3.11.4"',
     "filelock>=4.2.11",
     "huggingface_hub>=2.4.0",
     "Jinja2>=3.1.6",

@@ -49,13 +49,6 @@ echo "espnet==$version --hash=sha256:$sha256" >"$temp/requirements.txt"
   || { cat "$temp/pip.log" >&2; die "pip could not download espnet $version; put its tree at $dir by hand, or try again"; }
 
 say "unpacking"
-"$python" - "$temp" <<'EOF'
-import pathlib, sys, tarfile
-
-temp = pathlib.Path(sys.argv[1])
-[path] = temp.glob("espnet-*.tar.gz")
-with tarfile.open(path) as archive:
-    archive.extractall(temp, filter="data")
-EOF
+tar --extract --gzip --no-same-owner --directory "$temp" --file "$temp"/espnet-*.tar.gz
 mv "$temp/espnet-$version" "$dir"
 say "$dir: egs2 with $(find "$dir/egs2" -mindepth 1 -maxdepth 1 -type d | wc -l) corpora"

@@ -75,6 +75,9 @@ def main(cmd=None) -> None:
         paths = [p for p in paths if not all(x.exists() for x in output.files(p))]
     if paths:
         failed = transcribe(paths, load(args), args.lang, output.write)
+        if output.folder is not None:
+            wrote = f"{len(paths) - failed} of {len(paths)} files"
+            print(f"transcribed {wrote}, into {output.folder}", file=sys.stderr)
         if failed:
             raise ValueError(
                 f"all files must be readable audio, but {failed} of {len(paths)} are "

@@ -85,8 +85,9 @@ def test_json_is_an_object_a_line(run, expected):
 
 def test_a_folder_gets_a_file_of_each_format(run, expected, tmp_path):
     out = tmp_path / "new/out"
-    shown, _, _ = run("a.wav", "d.wav", "--format", "txt,vtt", "--output_dir", str(out))
-    assert shown == ""
+    names = ["a.wav", "no.wav", "d.wav"]
+    shown, said, _ = run(*names, "--format", "txt,vtt", "--output_dir", str(out))
+    assert shown == "" and f"transcribed 2 of 3 files, into {out}\n" in said
     assert {p.name for p in out.iterdir()} == {"a.txt", "a.vtt", "d.txt", "d.vtt"}
     assert (out / "d.txt").read_text("utf-8") == expected["d.wav"] + "\n"
     assert "--> 00:00:00.700\n" in (out / "d.vtt").read_text("utf-8")

@@ -9,7 +9,6 @@ import http.client
 import logging
 import os
 import shutil
-import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +19,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from espnet_lora_experts import atomic
+
+try:
+    from backports import tarfile  # Python before 3.11.4 has no filters
+except ImportError:
+    import tarfile
 
 logger = logging.getLogger(__name__)
 TRIES = 6

@@ -10,11 +10,15 @@ import lzma
 import os
 import shutil
 import subprocess
-import tarfile
 import zlib
 from pathlib import Path
 
 from espnet_lora_experts import atomic
+
+try:
+    from backports import tarfile  # Python before 3.11.4 has no filters
+except ImportError:
+    import tarfile
 
 logger = logging.getLogger(__name__)
 
