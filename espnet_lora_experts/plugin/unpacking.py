@@ -17,6 +17,7 @@ from espnet2.main_funcs.pack_funcs import unpack
 
 from espnet_lora_experts.experts.checkpoint import check_tensors
 from espnet_lora_experts.whisper.artefacts_espnet import BROKEN_ZIP, META, read_meta
+from espnet_lora_experts.whisper.source import leaves
 from espnet_lora_experts.whisper.yaml_files import parse_yaml
 
 MOST_GROWTH = 64
@@ -71,7 +72,7 @@ def check_checkpoints(files: Mapping[str, Any]) -> None:
 def _check(archive: zipfile.ZipFile) -> None:
     infos = archive.infolist()
     for info in infos:
-        if _leaves(info.filename) or stat.S_ISLNK(info.external_attr >> 16):
+        if leaves(info.filename) or stat.S_ISLNK(info.external_attr >> 16):
             raise ValueError(f"{info.filename!r}, which leads out of it")
         if info.compress_type not in METHODS:
             raise ValueError(f"{info.filename!r}, which is neither stored nor deflated")
@@ -100,7 +101,3 @@ def _check_named(archive: zipfile.ZipFile, meta: Mapping[str, Any]) -> None:
             raise ValueError(f"{found} as {key} in its {META}, which it must hold")
     for name in meta["yaml_files"].values():
         parse_yaml(archive.read(name).decode())
-
-
-def _leaves(name: str) -> bool:
-    return PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts

@@ -49,7 +49,7 @@ class Source:
         name, sha256 = (self.what["backbone"][key] for key in ("name", "sha256"))
         if given and (given.sha256 == sha256 or not sha256 and given.name == name):
             return given
-        if not name or self.downloaded and _leaves(name):
+        if not name or self.downloaded and leaves(name):
             if given and not sha256:
                 return given  # nobody can tell; load_expert compares the shapes
             raise ValueError(
@@ -121,7 +121,7 @@ def _describe(folder: Path, languages: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _check_downloaded(folder: Path, path: str, name: str) -> None:
-    if _leaves(path):
+    if leaves(path):
         raise ValueError(
             f"{folder / DESCRIPTION} must name paths inside its repository, but got "
             f"{path!r}; publish the system by espnet_lora_experts.bin.push"
@@ -134,6 +134,11 @@ def _check_downloaded(folder: Path, path: str, name: str) -> None:
         )
 
 
-def _leaves(path: str) -> bool:
-    """Whether a path leads out of the folder that it is relative to."""
+def leaves(path: str) -> bool:
+    """Whether a path leads out of the folder that it is relative to.
+
+    Example:
+        >>> leaves("experts/es"), leaves("experts/../../es"), leaves("~/es")
+        (False, True, True)
+    """
     return Path(path).is_absolute() or path[:1] == "~" or ".." in Path(path).parts

@@ -21,11 +21,18 @@ VALID = 16
 
 
 def epoch_seconds(
-    world: World, clips: Sequence[Clip], processes: int, epochs: int
+    world: World, config: str, clips: Sequence[Clip], processes: int, epochs: int
 ) -> list[float]:
     """Seconds of each epoch over some clips, one more at the start left out.
 
     Epoch for epoch the batches are those of any other number of processes.
+
+    Args:
+        world: Whisper and the recipe's clips.
+        config: One of conf/, of a system that needs no other.
+        clips: To train on.
+        processes: With one thread each.
+        epochs: How many to time.
 
     Raises:
         RuntimeError: The training failed.
@@ -35,8 +42,9 @@ def epoch_seconds(
         runner += ["--nproc_per_node", str(processes)]
         module = ["-m", "espnet_lora_experts.bin.train"]
         command = [*runner, *module] if processes > 1 else module
+        given = options(world, config, clips, Path(folder), epochs)
         done = subprocess.run(
-            [sys.executable, *command, *options(world, clips, Path(folder), epochs)],
+            [sys.executable, *command, *given],
             cwd=RECIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -51,10 +59,10 @@ def epoch_seconds(
 
 
 def options(
-    world: World, clips: Sequence[Clip], folder: Path, epochs: int
+    world: World, config: str, clips: Sequence[Clip], folder: Path, epochs: int
 ) -> list[str]:
-    """Those of the joint experts' training, without processes that load data."""
-    given = ["--config", str(ROOT / "conf/train_expert.yaml")]
+    """Those of a training, without processes that load data."""
+    given = ["--config", str(ROOT / "conf" / config)]
     given += ["--backbone", world.backbone, "--token_list", str(world.tokens)]
     given += ["--model_conf", f"languages={list(LANGS)}", "--output_dir", str(folder)]
     given += ["--model_conf", f"autocast={world.autocast}", "--num_workers", "0"]
