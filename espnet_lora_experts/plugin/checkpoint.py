@@ -11,9 +11,15 @@ HASH_KEY = "backbone_sha256"
 """Key of the backbone's hash: 32 bytes as a tensor, so that files hold tensors only."""
 
 
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes: parameters with a gradient, the system's statistics."""
+    tensors = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    return tensors | {f"system.{n}": b for n, b in model.system.named_buffers()}
+
+
 def trained_state(model: nn.Module, sha256: str) -> dict[str, Tensor]:
-    """The parameters that require a gradient, and the backbone's hash."""
-    state = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    """The tensors that training changes, and the backbone's hash."""
+    state = trained_tensors(model)
     state[HASH_KEY] = torch.frombuffer(bytearray.fromhex(sha256), dtype=torch.uint8)
     return state
 
@@ -38,7 +44,7 @@ def load_trained_state(
             f"the checkpoint must be of backbone {sha256[:12]}, but it was trained on "
             f"{written_for[:12]}; give the backbone named in its config.yaml"
         )
-    own = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    own = trained_tensors(model)
     given = set(state) - {HASH_KEY}
     wrong = sorted(set(own) ^ given) or [
         n for n, p in own.items() if p.shape != state[n].shape
@@ -49,5 +55,5 @@ def load_trained_state(
             f"{len(wrong)} are missing, unknown or of another shape: {wrong[:3]} ...; "
             "was it trained with the same model_conf?"
         )
-    for name, parameter in own.items():
-        parameter.copy_(state[name])
+    for name, tensor in own.items():
+        tensor.copy_(state[name])

@@ -16,15 +16,18 @@ def test_holds_the_trained_tensors_and_the_hash(build, kind):
     model = build(kind)
     state = model.state_dict()
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
-    assert set(state) == trained | {HASH_KEY}
+    statistics = {f"system.{n}" for n, _ in model.system.named_buffers()}
+    assert set(state) == trained | statistics | {HASH_KEY}
+    assert bool(statistics) == (kind == "mole")
     assert all(type(value) is torch.Tensor for value in state.values())
     assert bytes(state[HASH_KEY].tolist()).hex() == model.backbone.sha256
 
 
 @every_kind
 def test_survives_a_file(build, collate, tmp_path, kind):
-    model, other = build(kind).eval(), build(kind, seed=1).eval()
-    batch = collate("a1", "a2")
+    model, other, batch = build(kind), build(kind, seed=1), collate("a1", "a2")
+    model(**batch)  # a step of training: statistics too
+    model, other = model.eval(), other.eval()
     torch.save(model.state_dict(), tmp_path / "1epoch.pth")
     assert other(**batch)[0] != model(**batch)[0]
     other.load_state_dict(torch.load(tmp_path / "1epoch.pth", weights_only=True))
