@@ -13,8 +13,9 @@ HASH_KEY = "backbone_sha256"
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     """What training changes: parameters with a gradient, the system's statistics."""
-    tensors = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-    return tensors | {f"system.{n}": b for n, b in model.system.named_buffers()}
+    learned = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    system = "encoder.system."
+    return learned | {n: b for n, b in model.named_buffers() if n.startswith(system)}
 
 
 def trained_state(model: nn.Module, sha256: str) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ def test_holds_the_trained_tensors_and_the_hash(build, kind):
     model = build(kind)
     state = model.state_dict()
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
-    statistics = {f"system.{n}" for n, _ in model.system.named_buffers()}
+    statistics = {f"encoder.system.{n}" for n, _ in model.system.named_buffers()}
     assert set(state) == trained | statistics | {HASH_KEY}
     assert bool(statistics) == (kind == "mole")
     assert all(type(value) is torch.Tensor for value in state.values())
