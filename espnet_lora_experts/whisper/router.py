@@ -40,14 +40,16 @@ class Standardize(nn.Module):
 
     def _learn(self, x_BD: Tensor) -> None:
         """Merges rows into the statistics, but for those of a step that is skipped."""
-        x_BD = x_BD[x_BD.isfinite().all(dim=1)]
-        new = _over_ranks(torch.full_like(self.count, len(x_BD)))
+        finite_B1 = x_BD.isfinite().all(dim=1, keepdim=True)
+        new = _over_ranks(finite_B1.sum(dtype=x_BD.dtype))
         total = (self.count + new).clamp(min=1)
         old_D = self.mean_D.clone()
-        self.mean_D += _over_ranks((x_BD - old_D).sum(dim=0)) / total
-        square_D = _over_ranks((x_BD - self.mean_D).square().sum(dim=0))
+        offset_D = (x_BD - old_D).where(finite_B1, 0).sum(dim=0)
+        self.mean_D += _over_ranks(offset_D) / total
+        square_D = (x_BD - self.mean_D).square().where(finite_B1, 0).sum(dim=0)
         old_square_D = self.var_D + (old_D - self.mean_D).square()
-        self.var_D.copy_((self.count * old_square_D + square_D) / total)
+        new_square_D = self.count * old_square_D + _over_ranks(square_D)
+        self.var_D.copy_(new_square_D / total)
         self.count += new
 
 
