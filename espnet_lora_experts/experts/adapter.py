@@ -90,7 +90,9 @@ def _check_kinds(config: LoraConfig, path: Path) -> None:
         for text in patterns:
             _check_pattern(text, path)
     for found in (config.target_modules, config.exclude_modules):
-        names = [found] if isinstance(found, str) else found or []
+        if found is None:
+            continue
+        names = [found] if isinstance(found, str) else found
         if not isinstance(names, list | set):  # PEFT makes sets of lists
             raise ValueError(f"{path}: layers must be names, but got {found!r:.99}")
         for text in names:

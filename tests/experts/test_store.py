@@ -315,6 +315,11 @@ BROKEN = {
         ValueError,
         "es/adapter_config.json: layers must be names, but got nan",
     ),
+    "targets that are 0": (
+        edit_config(target_modules=0),
+        ValueError,
+        "es/adapter_config.json: layers must be names, but got 0",
+    ),
     "missing key": (
         edit_weights(lambda tensors: tensors.pop(FIRST_B)),
         ValueError,
