@@ -103,6 +103,9 @@ def _check_kinds(config: LoraConfig, path: Path) -> None:
         raise ValueError(f"{path}: ranks must be whole numbers, but got {ranks!r:.99}")
     if any(type(x) not in (int, float) or not abs(x) < MOST for x in alphas):
         raise ValueError(f"{path}: alphas must be numbers, but got {alphas!r:.99}")
+    dropout = config.lora_dropout
+    if type(dropout) not in (int, float) or not 0 <= dropout <= 1:
+        raise ValueError(f"{path}: lora_dropout must be 0 to 1, got {dropout!r:.99}")
 
 
 def _check_pattern(text: object, path: Path) -> None:

@@ -320,6 +320,11 @@ BROKEN = {
         ValueError,
         "es/adapter_config.json: layers must be names, but got 0",
     ),
+    "dropout of no kind": (
+        edit_config(lora_dropout=None),
+        ValueError,
+        "es/adapter_config.json: lora_dropout must be 0 to 1, got None",
+    ),
     "missing key": (
         edit_weights(lambda tensors: tensors.pop(FIRST_B)),
         ValueError,
