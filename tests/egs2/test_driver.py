@@ -192,7 +192,7 @@ APART = ("--joint_experts", "false", "--langs", "es fr no ro ru")
 
 @pytest.mark.parametrize("at_once", ["0", "1", "2", "9"])
 def test_experts_apart_are_a_job_each(run, recipe, at_once):
-    calls, _ = run(5, *APART, "--nj_experts", at_once)
+    calls, _ = run(5, *APART, "--nj_train", at_once)
     names = [f"exp/mono_{lang}" for lang in APART[-1].split()]
     assert sorted(trained(calls)) == names
     [norwegian] = [call for call in calls if "exp/mono_no" in call]
@@ -202,27 +202,116 @@ def test_experts_apart_are_a_job_each(run, recipe, at_once):
     assert joined[joined.index("--inputs") + 1].split() == names
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3])
-def test_as_many_experts_train_at_once_as_asked(run, recipe, at_once):
-    """Each waits until all that may run beside it have begun."""
-    (recipe / "waits").write_text(
+@pytest.fixture
+def waits(recipe):
+    """A Python that takes its time and notes how many train, with how many threads."""
+    path = recipe / "waits"
+    path.write_text(
         "#!/usr/bin/env bash\n"
-        'case "$*" in *bin.combine*) exit 0 ;; esac\n'
-        'mkdir -p running; touch "running/$$"; ls running | wc -l >>counts\n'
-        "sleep 0.15; ls running | wc -l >>counts\n"
+        'case "$*" in *bin.train*) ;; *) exec ./python "$@" ;; esac\n'
+        'mkdir -p running; touch "running/$$"; echo "${OMP_NUM_THREADS}" >>threads\n'
+        "ls running | wc -l >>counts; sleep 0.15; ls running | wc -l >>counts\n"
         'rm "running/$$"; exec ./python "$@"\n'
     )
-    (recipe / "waits").chmod(0o755)
-    run(5, *APART, "--nj_experts", str(at_once), python="./waits")
-    counts = [int(line) for line in (recipe / "counts").read_text().split()]
-    assert max(counts) == at_once
+    path.chmod(0o755)
+
+    def noted():
+        for name in ("counts", "threads"):
+            yield [int(line) for line in (recipe / name).read_text().split()]
+
+    return noted
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_as_many_experts_train_at_once_as_asked(run, waits, at_once):
+    run(5, *APART, "--nj_train", str(at_once), python="./waits")
+    assert max(next(waits())) == at_once
+
+
+ALL = ("--train_full", "true", "--train_kd_logits_only", "true")
+NAMES = [
+    "exp/full",
+    "exp/kd",
+    "exp/kd_logits_only",
+    "exp/mole",
+    "exp/mono",
+    "exp/multi",
+]
+
+
+def train_all(run, *options, **more):
+    """Stages 5 to 8."""
+    return run(5, "--stop_stage", "8", *ALL, *options, **more)
+
+
+@pytest.mark.parametrize(
+    "options, at_once, threads",
+    [((), 2, 4), (("--nj_train", "1"), 1, 8), (("--nj_train", "3"), 3, 3)],
+)
+def test_trainings_share_the_machine(run, waits, options, at_once, threads):
+    more = {"python": "./waits", "OMP_NUM_THREADS": "8"}
+    calls, _ = train_all(run, *options, **more)
+    assert sorted(trained(calls)) == NAMES
+    counts, each = waits()
+    assert max(counts) == at_once and set(each) == {threads}
+
+
+@pytest.mark.parametrize(
+    "options, threads",
+    [
+        (("--skip_stages", "5 6 7"), [8]),  # the only one: all threads
+        (("--skip_stages", "5 6"), [4, 4]),
+        (("--ngpu", "1", "--skip_stages", "5 6"), [8, 8]),  # one after the other
+        (("--torchrun", "--nproc_per_node 2", "--skip_stages", "5 6"), [8, 8]),
+    ],
+)
+def test_what_trains_alone_has_all_threads(run, waits, options, threads):
+    more = {"python": "./waits", "OMP_NUM_THREADS": "8"}
+    run(5, "--stop_stage", "8", *options, **more)
+    counts, each = waits()
+    assert each == threads and (max(counts) == 1) == (8 in threads)
+
+
+@pytest.mark.parametrize("at_once", ["1", "2", "9"])
+def test_what_needs_the_experts_starts_after_them(run, waits, at_once):
+    calls, _ = train_all(run, "--nj_train", at_once, python="./waits")
+    [joined] = [i for i, call in enumerate(calls) if call[1].endswith("bin.combine")]
+    before, after = trained(calls[:joined]), trained(calls[joined:])
+    assert "exp/mono" in before
+    assert set(after) >= {"exp/mole", "exp/kd", "exp/kd_logits_only"}
+
+
+@pytest.mark.parametrize(
+    "broken, left", [("exp/mono", {"exp/full", "exp/multi"}), ("exp/multi", set(NAMES))]
+)
+def test_a_failed_training_stops_what_needs_it_only(run, broken, left):
+    calls, said = train_all(run, fails=True, fails_at=broken)
+    assert set(trained(calls)) == left | {broken}
+    assert f"failed: {broken}/train.log; what was trained beside is kept" in said
+    calls, _ = train_all(run, "--skip_done", "true")
+    assert set(trained(calls)) == set(NAMES) - left | {broken}
+
+
+def test_a_training_that_ends_early_ends_those_beside_it(recipe, run):
+    """As when the recipe is stopped, or a step between trainings fails."""
+    (recipe / "sleeps").write_text(
+        "#!/usr/bin/env bash\n"
+        'case "$*" in\n'
+        "*bin.train*exp/full*) trap 'touch stopped; exit 143' TERM; touch runs\n"
+        "    sleep 60 & wait ;;\n"
+        "*bin.combine*) until [ -e runs ]; do sleep 0.05; done; exit 1 ;;\n"
+        'esac\nexec ./python "$@"\n'
+    )
+    (recipe / "sleeps").chmod(0o755)
+    train_all(run, fails=True, python="./sleeps")
+    assert (recipe / "stopped").exists()
 
 
 @pytest.mark.parametrize("at_once", ["1", "3"])
 def test_a_failed_expert_is_named_and_a_rerun_trains_only_it(run, recipe, at_once):
-    apart = (*APART, "--nj_experts", at_once)
+    apart = (*APART, "--nj_train", at_once)
     calls, said = run(5, *apart, fails=True, fails_at="exp/mono_fr")
-    assert "failed: fr (exp/mono_LANG/train.log); the other experts are" in said
+    assert "failed: exp/mono_fr/train.log; what was trained beside" in said
     assert len(trained(calls)) == 5  # the others go on
     assert not any("espnet_lora_experts.bin.combine" in call for call in calls)
     calls, _ = run(5, *apart, "--skip_done", "true")

@@ -51,8 +51,8 @@ Models
   --expert_config conf/train_expert.yaml  --expert_args "--max_epoch 3"   and likewise
   --multi_config, --full_config, --mole_config, --distill_config, *_args: ESPnet's options
   --train_args ""        for every training; a model's own *_args win
+  --nj_train 0           trainings at once, which share the threads; 0: two on CPUs, one on GPUs, all on a cluster
   --joint_experts true   train all experts side by side in one job; false: one job each
-  --nj_experts 0         of these jobs, most at once; 0: one here, all of them on a cluster
   --train_multi true     the pooled LoRA
   --train_full false     full fine-tuning too
   --train_kd_logits_only false            distillation without the layers' terms too
@@ -117,8 +117,8 @@ full_args=""
 mole_args=""
 distill_args=""
 train_args=""
+nj_train=0
 joint_experts=true
-nj_experts=0
 train_multi=true
 train_full=false
 train_kd_logits_only=false
@@ -185,126 +185,15 @@ if ${quick}; then
     report_args="--clips_per_language 3 ${report_args}"
 fi
 
-# Whether stage $1 is to run; says what it does ($2).
+# within STAGE: whether it is to run.
+within() {
+    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && [[ " ${skip_stages} " != *" $1 "* ]]
+}
+
+# runs STAGE TEXT: the same; says what it does.
 runs() {
-    if [ "${stage}" -gt "$1" ] || [ "${stop_stage}" -lt "$1" ] || [[ " ${skip_stages} " == *" $1 "* ]]; then
-        return 1
-    fi
+    within "$1" || return 1
     log "stage $1 ($((SECONDS - stage_begins)) s): $2"
-}
-
-# ["es", "no", ] for ESPnet's options; without the quotes YAML reads no as false, and without a space
-# slurm.pl and queue.pl take the quotes away.
-listed() { echo "[$(printf '"%s", ' "$@")]"; }
-
-# data_opts train|valid SET: ESPnet's options for one data dir.
-data_opts() {
-    local dir=${raw}/$2 type=sound
-    ! head -n 1 "${dir}/wav.scp" 2>/dev/null | grep -qE '\.ark:[0-9]+$' || type=kaldi_ark # ESPnet's own dumps
-    echo "--$1_data_path_and_name_and_type ${dir}/wav.scp,speech,${type}" \
-        "--$1_data_path_and_name_and_type ${dir}/text,text,text" \
-        "--$1_data_path_and_name_and_type ${dir}/utt2lang,lang,text"
-}
-
-# same_run COMMAND: a training's command without what may change when it is resumed.
-same_run() {
-    sed -E 's/ --(max_epoch|ngpu|num_workers|log_interval|patience) [^ ]+//g' <<<"$1"
-}
-
-# launch LOG ARGS...: Python on one device; on several by ESPnet's launcher, or by torchrun.
-launch() {
-    local log=$1 ranks=(--multiprocessing_distributed false)
-    shift
-    # shellcheck disable=SC2086  # these may be several words
-    if [ -n "${torchrun}" ]; then
-        [ "${ngpu}" = 0 ] && ranks+=(--dist_backend gloo) || ranks+=(--ngpu 1)
-        ${train_cmd} --gpu "${ngpu}" "${log}" "${python}" -m torch.distributed.run ${torchrun} "$@" "${ranks[@]}"
-    elif [ "${ngpu}" -gt 1 ] || [ "${num_nodes}" -gt 1 ]; then
-        "${python}" -m espnet2.bin.launch --cmd "${train_cmd}" --log "${log}" --ngpu "${ngpu}" \
-            --num_nodes "${num_nodes}" --init_file_prefix "$(dirname "${log}")/.dist_init_" \
-            --multiprocessing_distributed true -- "${python}" "$@"
-    else
-        ${train_cmd} --gpu "${ngpu}" "${log}" "${python}" "$@"
-    fi
-}
-
-# trained_experts: what was trained, and with which options, to give the experts of stages 7 and 8.
-trained_experts() {
-    local each=("${lang_list[@]/#/${expdir}/${experts}_}")
-    cat "${expdir}/${experts}/.done" "${each[@]/%//.done}" 2>/dev/null
-}
-
-# train NAME CONFIG ARGS...: trains exp/NAME, resumes it, or leaves it when it is finished. What was
-# trained there with other options or inputs is kept in exp/replaced.
-train() {
-    local dir=${expdir}/$1 config=$2 inputs wanted kept
-    shift 2
-    local cmd=(
-        -m espnet_lora_experts.bin.train --config "${config}" --ngpu "${ngpu}"
-        --backbone "${backbone}" --token_list "${token_list}" --output_dir "${dir}" --resume true
-        --use_preprocessor true --use_matplotlib false
-        --train_shape_file "${stats_dir}/train/speech_shape"
-        --valid_shape_file "${stats_dir}/valid/speech_shape"
-    )
-    # shellcheck disable=SC2206,SC2207  # these words are split on purpose
-    cmd+=($(data_opts train "${train_set}") $(data_opts valid "${valid_set}") ${train_args} "$@")
-    inputs=$({
-        sed 's/ *#.*//; /^max_epoch:/d' "${config}"
-        cat "${raw}/${train_set}"/{utt2num_samples,text,utt2lang}
-        [[ ${dir} == */mono* ]] || trained_experts || true
-    } | sha256sum)
-    wanted="${inputs%% *} $(sed -nE 's/^max_epoch: *([0-9]+).*/--max_epoch \1/p' "${config}") ${cmd[*]}"
-    if ${skip_done} && [ "$(cat "${dir}/.done" 2>/dev/null)" = "${wanted}" ]; then
-        log "${dir} is finished, with these options and inputs; left as it is"
-        return
-    fi
-    if [ -e "${dir}/checkpoint.pth" ] &&
-        [ "$(same_run "$(cat "${dir}/.begun" 2>/dev/null)")" != "$(same_run "${wanted}")" ]; then
-        kept=${expdir}/replaced/$(basename "${dir}").$(date +%Y%m%d_%H%M%S)
-        mkdir -p "${expdir}/replaced"
-        mv "${dir}" "${kept}"
-        log "${dir} was trained with other options or inputs: it is ${kept} now, and starts anew"
-    fi
-    mkdir -p "${dir}"
-    rm -f "${dir}/.done"
-    echo "${wanted}" >"${dir}/.begun.new" # whole, on a full disk too: it decides what is trained anew
-    mv "${dir}/.begun.new" "${dir}/.begun"
-    launch "${dir}/train.log" "${cmd[@]}"
-    echo "${wanted}" >"${dir}/.done"
-    log "${dir}: $(grep -o 'trainable parameters: .*' "${dir}/train.log" | tail -n 1);" \
-        "$(grep -oE '[0-9]*epoch results: .*' "${dir}/train.log" | tail -n 1 | grep -oE '^[0-9]*epoch|\[valid\] .*' | tr '\n' ' ' | cut -c1-90)"
-}
-
-# experts_apart: a training for each language, some at once; when one fails the others go on.
-experts_apart() {
-    local lang failed="" most=${nj_experts}
-    local -A pids=()
-    if [ "${most}" = 0 ]; then
-        [ "${cmd_backend:-local}" = local ] && most=1 || most=${#lang_list[@]}
-    fi
-    set -m # each job is a process group, which ends as a whole
-    trap 'kill -- "${pids[@]/#/-}" 2>/dev/null; exit 130' INT TERM
-    for lang in "${lang_list[@]}"; do
-        while [ "$(jobs -rp | wc -l)" -ge "${most}" ]; do
-            wait -n || true
-        done
-        (
-            [ "${cmd_backend:-local}" != local ] || OMP_NUM_THREADS=$(((OMP_NUM_THREADS + most - 1) / most))
-            # shellcheck disable=SC2086
-            train "mono${suffix}_${lang}" "${expert_config}" --model_conf "languages=$(listed "${lang}")" ${expert_args}
-        ) </dev/null &
-        pids[${lang}]=$!
-    done
-    for lang in "${lang_list[@]}"; do
-        wait "${pids[${lang}]}" || failed+=" ${lang}"
-    done
-    trap - INT TERM
-    set +m
-    if [ -n "${failed}" ]; then
-        log "failed:${failed} (${expdir}/mono${suffix}_LANG/train.log); the other experts are trained. Run this again with" \
-            "--skip_done true: only the missing ones are trained, from the last epoch that they finished"
-        exit 1
-    fi
 }
 
 # experts_conf: the experts of exp/${experts} as ESPnet's option {"es": folder, ...}.
@@ -367,49 +256,54 @@ if runs 4 "statistics"; then
         "$(wc -l <"${stats_dir}/valid/speech_shape") validation utterances"
 fi
 
+. ./trainings.sh
+in_all=(--model_conf "languages=$(listed "${lang_list[@]}")")
+parts=() # what stage 5 trains
+
+# shellcheck disable=SC2086  # the options are several words
 if runs 5 "language experts: ${langs}"; then
-    parts=""
     if ${joint_experts}; then
-        # shellcheck disable=SC2086
-        train "mono${suffix}" "${expert_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${expert_args}
-        parts=${expdir}/mono${suffix}
+        parts=("mono${suffix}")
+        start "mono${suffix}" "${expert_config}" "${in_all[@]}" ${expert_args}
     else
-        experts_apart
-        parts=$(printf "${expdir}/mono${suffix}_%s " "${lang_list[@]}")
+        parts=("${lang_list[@]/#/mono${suffix}_}")
+        for lang in "${lang_list[@]}"; do
+            start "mono${suffix}_${lang}" "${expert_config}" --model_conf "languages=$(listed "${lang}")" ${expert_args}
+        done
     fi
-    "${python}" -m espnet_lora_experts.bin.combine --inputs "${parts}" --output "${expdir}/mono${suffix}" \
-        --two_pass "${expdir}/two_pass${suffix}"
 fi
 
+# shellcheck disable=SC2086
 if runs 6 "baselines: pooled LoRA$(${train_full} && echo ', full fine-tuning' || true)"; then
-    if ${train_multi}; then
-        # shellcheck disable=SC2086
-        train "multi${suffix}" "${multi_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${multi_args}
-    fi
-    if ${train_full}; then
-        # shellcheck disable=SC2086
-        train "full${suffix}" "${full_config}" --model_conf "languages=$(listed "${lang_list[@]}")" ${full_args}
-    fi
+    ! ${train_multi} || start "multi${suffix}" "${multi_config}" "${in_all[@]}" ${multi_args}
+    ! ${train_full} || start "full${suffix}" "${full_config}" "${in_all[@]}" ${full_args}
 fi
 
+if [ ${#parts[@]} -gt 0 ]; then
+    finish "${parts[@]}"
+    "${python}" -m espnet_lora_experts.bin.combine --inputs "${parts[*]/#/${expdir}/}" \
+        --output "${expdir}/mono${suffix}" --two_pass "${expdir}/two_pass${suffix}"
+fi
+
+if within 7 || within 8; then
+    teachers=$(experts_conf)
+    taught=("${in_all[@]}" --model_conf "experts=${teachers}")
+fi
+
+# shellcheck disable=SC2086
 if runs 7 "fusion: LoRA MoLE"; then
-    teachers=$(experts_conf)
-    # shellcheck disable=SC2086
-    train "mole${suffix}" "${mole_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-        --model_conf "experts=${teachers}" ${mole_args}
+    start "mole${suffix}" "${mole_config}" "${taught[@]}" ${mole_args}
 fi
 
+# shellcheck disable=SC2086
 if runs 8 "knowledge distillation"; then
-    teachers=$(experts_conf)
-    # shellcheck disable=SC2086
-    train "kd${suffix}" "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-        --model_conf "experts=${teachers}" ${distill_args}
-    if ${train_kd_logits_only}; then
-        # shellcheck disable=SC2086
-        train "kd_logits_only${suffix}" "${distill_config}" --model_conf "languages=$(listed "${lang_list[@]}")" \
-            --model_conf "experts=${teachers}" --model_conf logits_only=true ${distill_args}
-    fi
+    start "kd${suffix}" "${distill_config}" "${taught[@]}" ${distill_args}
+    ! ${train_kd_logits_only} || start "kd_logits_only${suffix}" "${distill_config}" "${taught[@]}" \
+        --model_conf logits_only=true ${distill_args}
 fi
+
+finish "${!started[@]}"
+trap - EXIT INT TERM
 
 if [ -z "${systems}" ]; then
     for name in vanilla {mono,two_pass,multi,mole,kd,kd_logits_only,full}{,"${suffix}"}; do

@@ -4,8 +4,8 @@
 #   run_job.sh [--gpu N] [--mem X] [JOB=1:N] LOG COMMAND...
 #
 # The interface of Kaldi's run.pl: in LOG and COMMAND the word JOB becomes the job's number.
-# Every ${progress_interval} seconds the latest line of progress is shown; when a job fails, the
-# end of its log.
+# Jobs share the threads. Every ${progress_interval} seconds the latest line of progress is shown;
+# when a job fails, the end of its log.
 set -uo pipefail
 
 first=1 last=1
@@ -31,6 +31,8 @@ latest() {
     echo "${line}${left:+ (${left#*finish: } to go)}"
 }
 
+n=$((last - first + 1))
+[ -z "${OMP_NUM_THREADS:-}" ] || export OMP_NUM_THREADS=$(((OMP_NUM_THREADS + n - 1) / n))
 pids=() logs=()
 # Jobs end by themselves: a training after its step, saying how it is resumed.
 trap 'kill "${pids[@]}" ${watcher:-} 2>/dev/null; wait "${pids[@]}"; exit 130' INT TERM
