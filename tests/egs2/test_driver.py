@@ -51,7 +51,12 @@ def run(recipe):
         done = subprocess.run(
             [*command, str(stage), *options],
             cwd=recipe,
-            env={"python": python, "PATH": "/usr/bin:/bin", **more},
+            env={
+                "python": python,
+                "PATH": "/usr/bin:/bin",
+                "OMP_NUM_THREADS": "1",
+                **more,
+            },
             text=True,
             capture_output=True,
         )
@@ -292,18 +297,21 @@ def test_a_failed_training_stops_what_needs_it_only(run, broken, left):
     assert set(trained(calls)) == set(NAMES) - left | {broken}
 
 
-def test_a_training_that_ends_early_ends_those_beside_it(recipe, run):
-    """As when the recipe is stopped, or a step between trainings fails."""
+@pytest.mark.parametrize(
+    "ends, said", [("exit 1", ""), ("kill -TERM $PPID", "stopped; the same command")]
+)
+def test_trainings_end_with_the_recipe(recipe, run, ends, said):
+    """A step between them fails, or the recipe is told to stop."""
     (recipe / "sleeps").write_text(
         "#!/usr/bin/env bash\n"
         'case "$*" in\n'
         "*bin.train*exp/full*) trap 'touch stopped; exit 143' TERM; touch runs\n"
         "    sleep 60 & wait ;;\n"
-        "*bin.combine*) until [ -e runs ]; do sleep 0.05; done; exit 1 ;;\n"
+        f"*bin.combine*) until [ -e runs ]; do sleep 0.05; done; {ends} ;;\n"
         'esac\nexec ./python "$@"\n'
     )
     (recipe / "sleeps").chmod(0o755)
-    train_all(run, fails=True, python="./sleeps")
+    assert said in train_all(run, fails=True, python="./sleeps")[1]
     assert (recipe / "stopped").exists()
 
 
@@ -372,6 +380,18 @@ def test_padded_systems_are_decoded_beside_the_natural_ones(run, recipe):
     (recipe / "exp/kd/system.json").write_text("{}")
     [call], _ = run(9, "--padded", "kd")
     assert call[call.index("--systems") + 1].split() == ["kd", "kd@30s"]
+
+
+def test_jobs_of_one_machine_share_its_threads(recipe):
+    command = ["./run_job.sh", "JOB=1:3", "JOB.log", "sh", "-c"]
+    subprocess.run(
+        [*command, "echo has ${OMP_NUM_THREADS}"],
+        cwd=recipe,
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "8"},
+        check=True,
+    )
+    for job in "123":
+        assert "\nhas 3\n" in (recipe / f"{job}.log").read_text()
 
 
 def test_all_variants_of_a_tag_are_decoded_beside_the_first(run, recipe):

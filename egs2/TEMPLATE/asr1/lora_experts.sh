@@ -32,7 +32,7 @@ General
   --ngpu 0               GPUs of each machine for training (several: DDP) and for decoding
   --num_nodes 1          machines for each training, with cmd_backend=slurm or sge (see cmd.sh)
   --torchrun ""          train by torchrun with these options, as in "--nproc_per_node 2", on CPUs too
-  --inference_nj 1       decoding jobs
+  --inference_nj 1       decoding jobs, which share the threads of a machine
   --expdir exp  --dumpdir dump  --data_dir data   where models and results, formatted data, and data go
   --quick false          a few steps on a few clips: tests that everything runs
 Data

@@ -152,4 +152,4 @@ stop_all() {
 at_once=$(side_by_side)
 declare -A started=()
 trap stop_all EXIT
-trap 'exit 130' INT TERM
+trap 'log "stopped; the same command again resumes each training after its last finished epoch"; exit 130' INT TERM
