@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job, end to end, on real speech: sets the environment up, fetches Whisper-tiny and four
 # languages of Tux Paint's speech, trains experts, baselines, MoLE and student, decodes with and
-# without the language, and prints the results. No GPU; about half an hour on two cores.
+# without the language, and prints the results. No GPU; about twenty minutes on two cores.
 #
 #   bash local/demo.sh [options of run.sh]      again after an interruption: it continues
 set -euo pipefail
