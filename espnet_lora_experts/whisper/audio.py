@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,11 @@ def _mean(frame: Any) -> np.ndarray:
     return frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(axis=1)
 
 
+def _form(frame: Any) -> tuple[str, str, int]:
+    """What may change within a stream, for example where broadcasts were joined."""
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
 def _by_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Iterator[np.ndarray]:
     """What libsndfile does not read, if PyAV is there."""
     try:
@@ -164,10 +169,11 @@ def _by_ffmpeg(path: str, error: soundfile.LibsndfileError) -> Iterator[np.ndarr
     try:
         # A playlist could name other files, or machines.
         with av.open(path, options={"format_whitelist": FFMPEG_FORMATS}) as container:
-            stream = av.AudioResampler(format="flt", rate=SAMPLE_RATE)
             if not container.streams.audio:
                 raise error
-            for frame in chain(container.decode(audio=0), [None]):  # None: the rest
-                yield from map(_mean, stream.resample(frame))
+            for _, frames in groupby(container.decode(audio=0), _form):
+                stream = av.AudioResampler(format="flt", rate=SAMPLE_RATE)
+                for frame in chain(frames, [None]):  # None: the rest
+                    yield from map(_mean, stream.resample(frame))
     except av.error.FFmpegError:
         raise error from None

@@ -87,6 +87,20 @@ def test_m4a_is_read_by_ffmpeg(tmp_path):
     assert np.abs(read[8_000:24_000]).max() == pytest.approx(0.5, abs=0.05)
 
 
+def test_a_stream_may_change_its_rate(tmp_path):
+    """As where broadcasts were joined; found by the fuzzer."""
+    parts = [
+        write_aac(tmp_path / f"{rate}.aac", np.stack([tone(rate, 1.0)] * 2, 1), rate)
+        for rate in (44_100, 16_000)
+    ]
+    path = tmp_path / "joined.aac"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    read = read_audio(path)
+    assert len(read) == pytest.approx(sum(len(read_audio(p)) for p in parts), rel=0.05)
+    for second in (read[4_000:12_000], read[-12_000:-4_000]):
+        assert np.abs(np.fft.rfft(second)).argmax() == 220  # 440 Hz in half a second
+
+
 def test_what_reads_m4a_is_named_where_it_is_missing(tmp_path, monkeypatch):
     path = write_aac(tmp_path / "a.m4a", np.zeros((9_000, 2)), 44_100)
     monkeypatch.setitem(sys.modules, "av", None)
