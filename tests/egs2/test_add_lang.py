@@ -63,7 +63,11 @@ def run(recipe):
         done = subprocess.run(
             ["./lora_experts.sh", "--add_lang", "be", *options],
             cwd=recipe,
-            env={"python": "./python", "PATH": f"{recipe}:/usr/bin:/bin"},
+            env={
+                "python": "./python",
+                "PATH": f"{recipe}:/usr/bin:/bin",
+                "OMP_NUM_THREADS": "1",  # one training after the other
+            },
             text=True,
             capture_output=True,
         )
@@ -174,4 +178,4 @@ def test_stages_from_the_seventh_leave_the_new_expert(run):
     assert train == ["exp/add_be/be/mono"]
     calls, _ = run("--stage", "7")
     train = [options_of(c)["--output_dir"] for c in calls if module_of(c) == "train"]
-    assert sorted(train) == ["exp/add_be/kd", "exp/add_be/mole"]  # side by side
+    assert train == ["exp/add_be/mole", "exp/add_be/kd"]
