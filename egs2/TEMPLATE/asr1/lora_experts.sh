@@ -275,8 +275,8 @@ fi
 
 # shellcheck disable=SC2086
 if runs 6 "baselines: pooled LoRA$(${train_full} && echo ', full fine-tuning' || true)"; then
-    ! ${train_multi} || start "multi${suffix}" "${multi_config}" "${in_all[@]}" ${multi_args}
     ! ${train_full} || start "full${suffix}" "${full_config}" "${in_all[@]}" ${full_args}
+    ! ${train_multi} || start "multi${suffix}" "${multi_config}" "${in_all[@]}" ${multi_args}
 fi
 
 if [ ${#parts[@]} -gt 0 ]; then
@@ -290,16 +290,17 @@ if within 7 || within 8; then
     taught=("${in_all[@]}" --model_conf "experts=${teachers}")
 fi
 
-# shellcheck disable=SC2086
-if runs 7 "fusion: LoRA MoLE"; then
-    start "mole${suffix}" "${mole_config}" "${taught[@]}" ${mole_args}
-fi
-
+# Students take longest, so they begin first: no other one is alone at the end.
 # shellcheck disable=SC2086
 if runs 8 "knowledge distillation"; then
     start "kd${suffix}" "${distill_config}" "${taught[@]}" ${distill_args}
     ! ${train_kd_logits_only} || start "kd_logits_only${suffix}" "${distill_config}" "${taught[@]}" \
         --model_conf logits_only=true ${distill_args}
+fi
+
+# shellcheck disable=SC2086
+if runs 7 "fusion: LoRA MoLE"; then
+    start "mole${suffix}" "${mole_config}" "${taught[@]}" ${mole_args}
 fi
 
 finish "${!started[@]}"
