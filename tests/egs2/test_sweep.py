@@ -1,5 +1,6 @@
 """sweep.sh and run_ablations.sh: which runs of the recipe sweeps become."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -19,7 +20,8 @@ PYTHON = '#!/usr/bin/env bash\necho "python $*"\n'
 @pytest.fixture
 def sweep(tmp_path):
     """Runs a sweep of some lines; stand-ins for what it calls record their options."""
-    shutil.copy(SWEEP, tmp_path)
+    for path in (SWEEP, SWEEP.with_name("jobs.sh")):
+        shutil.copy(path, tmp_path)
     (tmp_path / "path.sh").write_text("python=./python\n")
     for name, content in (("run.sh", RECORD), ("python", PYTHON)):
         (tmp_path / name).write_text(content)
@@ -27,13 +29,15 @@ def sweep(tmp_path):
     for folder in ("exp/sweeps/depth", "exp2/sweeps/depth"):
         (tmp_path / folder).mkdir(parents=True)
 
-    def run(lines, *options, before=()):
+    def run(lines, *options, before=(), threads=1):
         (tmp_path / "depth.txt").write_text(lines)
         command = ["./sweep.sh", *before, "depth.txt", *options]
-        done = subprocess.run(command, cwd=tmp_path, **QUIETLY)
+        env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(command, cwd=tmp_path, env=env, **QUIETLY)
         calls = tmp_path / "calls"
         made = calls.read_text().splitlines() if calls.exists() else []
-        return done, [_options(shlex.split(call)) for call in made]
+        made = [shlex.split(call) for call in made]
+        return done, [_options(call) for call in made if call[0].startswith("--")]
 
     return run
 
@@ -79,13 +83,55 @@ def test_fusion_and_student_start_from_the_experts_of_their_tag(sweep):
     )
     assert done.returncode == 0, done.stderr
     *trained, compared = calls
-    assert [x["--stage"] for x in trained] == ["7", "5", "7", "8", "8"]
-    starts = ["mono", "mono", "mono_r_8", "mono_r_8", "mono"]
+    assert [x["--stage"] for x in trained] == ["7", "5", "8", "7", "8"]
+    starts = ["mono", "mono", "mono", "mono_r_8", "mono_r_8"]
     assert [x["--experts"] for x in trained] == starts
     assert trained[1]["--expert_args"].split() == ["--model_conf", "r=8"]
-    assert trained[2]["--mole_args"].split() == []
+    assert trained[3]["--mole_args"].split() == []
     systems = "multi mole mole_r_4 mono mono_r_8 mole_r_8 kd kd_r_8 kd_r_4"
     assert compared["--systems"] == systems
+
+
+TAKES_TIME = """#!/usr/bin/env bash
+name="$* "
+name=${name#*--tag } name=${name%% *}
+echo "begins ${name} ${OMP_NUM_THREADS}" >>calls
+sleep 0.5
+[[ " $* " != *" --stage 5 "* ]] || sleep 1
+[ "${name}" != bad ] || exit 1
+echo "ends ${name} 0" >>calls
+"""
+"""A training that records its tag and threads; experts take longest."""
+
+
+def test_variants_train_side_by_side_after_the_experts_they_need(sweep, tmp_path):
+    (tmp_path / "run.sh").write_text(TAKES_TIME)
+    lines = "kd a --seed 1\nmono b --seed 1\nmole b\nkd c --seed 2\n"
+    (tmp_path / "second.txt").write_text("mole d --seed 3\nkd a --seed 1\n")
+    (tmp_path / "exp/sweeps/second").mkdir()
+    done, _ = sweep(lines, before=["second.txt"], threads=2)
+    assert done.returncode == 0, done.stderr
+    *calls, _, _, _, _ = [
+        call.split() for call in (tmp_path / "calls").read_text().splitlines()
+    ]
+    trained = [name for what, name, _ in calls if what == "begins"]
+    assert sorted(trained) == ["a", "b", "b", "c", "d"]  # both name kd a
+    running, most = 0, 0
+    for what, _, _ in calls:
+        running += 1 if what == "begins" else -1
+        most = max(most, running)
+    assert most == 2 and {x for what, _, x in calls if what == "begins"} == {"1"}
+    assert calls.index(["ends", "b", "0"]) < max(
+        i for i, call in enumerate(calls) if call[:2] == ["begins", "b"]
+    )
+
+
+def test_a_failed_variant_is_named_and_the_others_go_on(sweep, tmp_path):
+    (tmp_path / "run.sh").write_text(TAKES_TIME)
+    done, _ = sweep("kd bad --seed 1\nkd a --seed 1\nkd b --seed 2\n")
+    assert done.returncode == 1 and "failed: exp/kd_bad/train.log" in done.stdout
+    calls = (tmp_path / "calls").read_text()
+    assert "ends a" in calls and "ends b" in calls and "--stage" not in calls
 
 
 def test_options_of_the_run_come_before_those_of_the_line(sweep):
@@ -175,20 +221,19 @@ def ablations(tmp_path):
     return run
 
 
-def test_ablations_train_what_is_missing_then_run_each_sweep(ablations):
+def test_ablations_train_what_is_missing_then_run_all_sweeps(ablations):
     places = ["--dumpdir", "dump2", "--download_dir", "there"]
     done, made = ablations("--langs", "cs nl", "--expdir", "exp2", *places)
     assert done.returncode == 0, done.stderr
-    run, data, *sweeps = made
+    run, data, sweep = made
     assert run.startswith("run.sh ") and "--stop_stage 8 --skip_done true" in run
     assert data.startswith("local/data.sh ") and "cs\\ nl" in data
     assert "--download_dir there" in data and "--max_dev" not in data
     assert "/dev --out_dirs dump2/raw/dev_whole --langs cs nl\n" in done.stdout
     files = sorted(x.name for x in (ablations.recipe / "conf/sweeps").iterdir())
-    assert len(sweeps) == len(files) > 10
-    for call, name in zip(sweeps, files, strict=True):
-        assert f"conf/sweeps/{name}" in call and "--on dev_whole" in call
-        assert "cs\\ nl" in call and "exp2" in call
+    given = [f"conf/sweeps/{name}" for name in files]
+    assert len(files) > 10 and f"--on dev_whole {' '.join(given)} --" in sweep
+    assert "cs\\ nl" in sweep and "exp2" in sweep
     tables = (ablations.recipe / "exp2/sweeps/TABLES.md").read_text()
     assert tables in done.stdout and "bin.sweeps conf/sweeps/alpha.txt" in tables
 
@@ -200,10 +245,8 @@ def test_ablations_take_what_is_there_and_run_what_is_named(ablations):
     (ablations.recipe / "dump/raw/dev_whole").mkdir(parents=True)
     (ablations.recipe / "dump/raw/dev_whole/text").write_text("")
     _, made = ablations("--sweeps", "top_k alpha")
-    assert [call.split()[3] for call in made] == [
-        "conf/sweeps/top_k.txt",
-        "conf/sweeps/alpha.txt",
-    ]
+    [sweep] = made
+    assert sweep.split()[3:5] == ["conf/sweeps/top_k.txt", "conf/sweeps/alpha.txt"]
     assert ablations("--tables", "true")[1] == []
 
 

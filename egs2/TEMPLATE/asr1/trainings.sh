@@ -95,61 +95,8 @@ trainings() {
 }
 asked() { printf '%s\n' "$@" | grep -c true || true; }
 
-# side_by_side: how many of them run at once. On a CPU two, of half the threads each, are faster
-# than one after the other; a GPU is for one.
-side_by_side() {
-    local most=${nj_train} n
-    n=$(trainings)
-    if [ "${most}" = 0 ]; then
-        most=1
-        if ! ${here}; then
-            most=${n}
-        elif [ "${ngpu}" = 0 ] && [ -z "${torchrun}" ] && [ "${OMP_NUM_THREADS}" -gt 1 ]; then
-            most=2
-        fi
-    fi
-    echo $((most < n ? most : n))
-}
+# start NAME CONFIG ARGS...: trains exp/NAME beside others.
+start() { beside "$1" train "$@"; }
 
-# start NAME CONFIG ARGS...: trains exp/NAME beside others, when fewer than ${at_once} run.
-start() {
-    while [ "$(jobs -rp | wc -l)" -ge "${at_once}" ]; do
-        wait -n || true
-    done
-    set -m # a process group of its own, which ends as a whole
-    (
-        ! ${here} || OMP_NUM_THREADS=$(((OMP_NUM_THREADS + at_once - 1) / at_once))
-        train "$@"
-    ) </dev/null &
-    set +m
-    started[$1]=$!
-}
-
-# finish NAME...: waits for these trainings. When one has failed the others go on to their end.
-finish() {
-    local name failed=""
-    for name in "$@"; do
-        wait "${started[${name}]}" || failed+=" ${expdir}/${name}/train.log"
-    done
-    if [ -n "${failed}" ]; then
-        wait
-        log "failed:${failed}; what was trained beside is kept. Run this again with --skip_done true: only what is" \
-            "missing is trained, from the last epoch that it finished"
-        exit 1
-    fi
-}
-
-# stop_all: what still runs when this ends before it.
-stop_all() {
-    local pid
-    for pid in $(jobs -rp); do
-        kill -- "-${pid}" 2>/dev/null || true
-    done
-    wait
-}
-
-[[ ${cmd_backend:-local} =~ ^(local|run)$ ]] && here=true || here=false # on this machine
-at_once=$(side_by_side)
-declare -A started=()
-trap stop_all EXIT
-trap 'log "stopped; the same command again resumes each training after its last finished epoch"; exit 130' INT TERM
+. ./jobs.sh
+side_by_side "$(trainings)"

@@ -65,9 +65,7 @@ if ! ${tables}; then
         "${python}" -m espnet_lora_experts.bin.format_data --in_dirs "${scratch}/dev" \
             --out_dirs "${whole}" --langs "${langs}"
     fi
-    for file in "${files[@]}"; do
-        ./sweep.sh --on dev_whole "${file}" "${options[@]}"
-    done
+    ./sweep.sh --on dev_whole "${files[@]}" "${options[@]}"
 fi
 mkdir -p "${expdir}/sweeps"
 "${python}" -m espnet_lora_experts.bin.sweeps "${files[@]}" --expdir "${expdir}" |
