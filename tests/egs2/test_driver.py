@@ -305,7 +305,7 @@ def test_trainings_end_with_the_recipe(recipe, run, ends, said):
     (recipe / "sleeps").write_text(
         "#!/usr/bin/env bash\n"
         'case "$*" in\n'
-        "*bin.train*exp/full*) trap 'touch stopped; exit 143' TERM; touch runs\n"
+        "*bin.train*exp/multi*) trap 'touch stopped; exit 143' TERM; touch runs\n"
         "    sleep 60 & wait ;;\n"
         f"*bin.combine*) until [ -e runs ]; do sleep 0.05; done; {ends} ;;\n"
         'esac\nexec ./python "$@"\n'
