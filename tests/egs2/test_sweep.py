@@ -126,6 +126,14 @@ def test_variants_train_side_by_side_after_the_experts_they_need(sweep, tmp_path
     )
 
 
+@pytest.mark.parametrize("other", ["kd a --seed 2", "mono a --seed 3\nkd a --seed 1"])
+def test_one_name_for_two_variants_is_named_and_trains_nothing(sweep, tmp_path, other):
+    (tmp_path / "second.txt").write_text(other)
+    done, calls = sweep("kd a --seed 1\n", before=["second.txt"])
+    assert done.returncode == 2 and not calls
+    assert "kd a must mean one variant, but depth.txt has it" in done.stderr
+
+
 def test_a_failed_variant_is_named_and_the_others_go_on(sweep, tmp_path):
     (tmp_path / "run.sh").write_text(TAKES_TIME)
     done, _ = sweep("kd bad --seed 1\nkd a --seed 1\nkd b --seed 2\n")

@@ -63,7 +63,7 @@ compare() {
 read_sweep() {
     local line system tag options base experts
     systems=(multi) baselines=(multi) variants=()
-    while read -r line; do
+    while read -r line || [ -n "${line}" ]; do
         read -r system tag options <<<"${line%%#*}"
         [ -n "${system}" ] || continue
         base=${system%%@*}
@@ -96,25 +96,33 @@ train() {
 }
 
 expdir=$(value_of --expdir exp)
-all=()
+declare -A told=()
+first=() later=() # those that wait for experts of their own tag
 for file in "${files[@]}"; do
     read_sweep "${file}"
-    all+=("${variants[@]}")
+    for variant in "${variants[@]}"; do
+        read -r system tag experts _ <<<"${variant}"
+        name=${system}_${tag}
+        if [ "${told[${name}]:-${variant}}" != "${variant}" ]; then
+            echo "$0: ${system} ${tag} must mean one variant, but ${file} has it with other options or experts than" \
+                "a line before; give one of them another tag" >&2
+            exit 2
+        fi
+        [ -z "${told[${name}]:-}" ] || continue
+        told[${name}]=${variant}
+        [ "${experts}" = mono ] && first+=("${variant}") || later+=("${variant}")
+    done
 done
 
 . ./path.sh
 # shellcheck disable=SC2034  # jobs.sh asks for them
 nj_train=$(value_of --nj_train 0) ngpu=$(value_of --ngpu 0) torchrun=$(value_of --torchrun "")
 . ./jobs.sh
-side_by_side ${#all[@]}
-for from_mono in true false; do # first those that wait for no other one
-    for variant in "${all[@]}"; do
-        read -r system tag experts options <<<"${variant}"
-        if [ -z "${started[${system}_${tag}]:-}" ] && { ! ${from_mono} || [ "${experts}" = mono ]; }; then
-            ${from_mono} || finish "${experts}"
-            beside "${system}_${tag}" train "${system}" "${tag}" "${experts}" "${options}"
-        fi
-    done
+side_by_side ${#told[@]}
+for variant in "${first[@]}" "${later[@]}"; do
+    read -r system tag experts options <<<"${variant}"
+    [ "${experts}" = mono ] || finish "${experts}"
+    beside "${system}_${tag}" train "${system}" "${tag}" "${experts}" "${options}"
 done
 finish "${!started[@]}"
 trap - EXIT INT TERM
