@@ -298,7 +298,13 @@ def test_a_failed_training_stops_what_needs_it_only(run, broken, left):
 
 
 @pytest.mark.parametrize(
-    "ends, said", [("exit 1", ""), ("kill -TERM $PPID", "stopped; the same command")]
+    "ends, said",
+    [
+        ("exit 1", ""),
+        ("kill -TERM $PPID", "stopped; the same command"),
+        # as pkill -f its name would, its shells at once
+        ("kill -TERM $(</proc/$PPID/task/$PPID/children) $PPID", ""),
+    ],
 )
 def test_trainings_end_with_the_recipe(recipe, run, ends, said):
     """A step between them fails, or the recipe is told to stop."""

@@ -45,11 +45,14 @@ finish() {
     fi
 }
 
-# stop_all: what still runs when this ends before it.
+# stop_all: what still runs when this ends before it; of a shell that was killed alone, its training.
 stop_all() {
-    local pid
-    for pid in $(jobs -rp); do
-        kill -- "-${pid}" 2>/dev/null || true
+    local pid running
+    running=" $(jobs -rp | tr '\n' ' ')"
+    for pid in "${started[@]}"; do
+        if [[ ${running} == *" ${pid} "* ]] || ! wait "${pid}"; then
+            kill -- "-${pid}" 2>/dev/null || true
+        fi
     done
     wait
 }
