@@ -55,6 +55,7 @@ def run(recipe):
                 "python": python,
                 "PATH": "/usr/bin:/bin",
                 "OMP_NUM_THREADS": "1",
+                "CUDA_VISIBLE_DEVICES": "0",
                 **more,
             },
             text=True,
@@ -277,6 +278,29 @@ def test_what_trains_alone_has_all_threads(run, waits, options, threads):
     assert each == threads and (max(counts) == 1) == (8 in threads)
 
 
+@pytest.mark.parametrize(
+    "at_once, beside, gpus",
+    [
+        ("0", "", {"7", "5", "3"}),  # as many as there are
+        ("2", "", {"7", "5"}),
+        ("1", "2", {"3"}),  # this recipe itself is the third of a sweep's
+    ],
+)
+def test_each_training_has_a_gpu_of_its_own(run, recipe, at_once, beside, gpus):
+    (recipe / "notes").write_text(
+        "#!/usr/bin/env bash\n"
+        'case "$*" in *bin.train*) ;; *) exec ./python "$@" ;; esac\n'
+        'mkdir "on_${CUDA_VISIBLE_DEVICES}" || exit 1; sleep 0.15\n'
+        'rmdir "on_${CUDA_VISIBLE_DEVICES}"; echo "${CUDA_VISIBLE_DEVICES}" >>gpus\n'
+        'exec ./python "$@"\n'
+    )
+    (recipe / "notes").chmod(0o755)
+    more = {"CUDA_VISIBLE_DEVICES": "7,5,3", "job_place": beside}
+    run(5, *APART, "--ngpu", "1", "--nj_train", at_once, python="./notes", **more)
+    each = (recipe / "gpus").read_text().split()
+    assert len(each) == len(APART[-1].split()) and set(each) == gpus
+
+
 @pytest.mark.parametrize("at_once", ["1", "2", "9"])
 def test_what_needs_the_experts_starts_after_them(run, waits, at_once):
     calls, _ = train_all(run, "--nj_train", at_once, python="./waits")
@@ -398,6 +422,44 @@ def test_jobs_of_one_machine_share_its_threads(recipe):
     )
     for job in "123":
         assert "\nhas 3\n" in (recipe / f"{job}.log").read_text()
+
+
+@pytest.mark.parametrize(
+    "ngpu, offered, given",
+    [
+        ("1", "7,5", ["7", "5", "7"]),
+        ("2", "7,5,3,1,0", ["7,5", "3,1", "7,5"]),  # whole groups only
+        ("2", None, ["a,b", "a,b", "a,b"]),  # those that nvidia-smi lists
+        ("4", None, ["", "", ""]),  # fewer than asked: Python says so
+        ("0", "7,5", ["7,5", "7,5", "7,5"]),
+    ],
+)
+def test_jobs_of_one_machine_have_gpus_of_their_own(recipe, ngpu, offered, given):
+    (recipe / "nvidia-smi").write_text("#!/bin/sh\nprintf 'a\\nb\\nc\\n'\n")
+    (recipe / "nvidia-smi").chmod(0o755)
+    env = {} if offered is None else {"CUDA_VISIBLE_DEVICES": offered}
+    command = ["./run_job.sh", "--gpu", ngpu, "JOB=1:3", "JOB.log", "sh", "-c"]
+    subprocess.run(
+        [*command, "echo has ${CUDA_VISIBLE_DEVICES}."],
+        cwd=recipe,
+        env={"PATH": f"{recipe}:/usr/bin:/bin", **env},
+        check=True,
+    )
+    for job, gpus in zip("123", given, strict=True):
+        assert f"\nhas {gpus}.\n" in (recipe / f"{job}.log").read_text()
+
+
+def test_a_machine_that_lists_no_gpus_leaves_them_as_they_are(recipe):
+    (recipe / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (recipe / "nvidia-smi").chmod(0o755)
+    command = ["./run_job.sh", "--gpu", "1", "log", "sh", "-c"]
+    subprocess.run(
+        [*command, "echo has ${CUDA_VISIBLE_DEVICES-none}."],
+        cwd=recipe,
+        env={"PATH": f"{recipe}:/usr/bin:/bin"},
+        check=True,
+    )
+    assert "\nhas none.\n" in (recipe / "log").read_text()
 
 
 def test_all_variants_of_a_tag_are_decoded_beside_the_first(run, recipe):

@@ -20,8 +20,8 @@ PYTHON = '#!/usr/bin/env bash\necho "python $*"\n'
 @pytest.fixture
 def sweep(tmp_path):
     """Runs a sweep of some lines; stand-ins for what it calls record their options."""
-    for path in (SWEEP, SWEEP.with_name("jobs.sh")):
-        shutil.copy(path, tmp_path)
+    for name in ("sweep.sh", "jobs.sh", "gpus.sh"):
+        shutil.copy(SWEEP.with_name(name), tmp_path)
     (tmp_path / "path.sh").write_text("python=./python\n")
     for name, content in (("run.sh", RECORD), ("python", PYTHON)):
         (tmp_path / name).write_text(content)
@@ -124,6 +124,16 @@ def test_variants_train_side_by_side_after_the_experts_they_need(sweep, tmp_path
     assert calls.index(["ends", "b", "0"]) < max(
         i for i, call in enumerate(calls) if call[:2] == ["begins", "b"]
     )
+
+
+def test_variants_side_by_side_have_gpus_of_their_own(sweep, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    noted = 'echo "${job_place}" >>places; sleep 0.5\n'
+    (tmp_path / "run.sh").write_text(f"#!/usr/bin/env bash\n{noted}")
+    done, _ = sweep("kd a\nkd b\nkd c\n", "--ngpu", "1")
+    assert done.returncode == 0, done.stderr
+    *places, _ = (tmp_path / "places").read_text().split("\n")[:4]
+    assert sorted(places) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("other", ["kd a --seed 2", "mono a --seed 3\nkd a --seed 1"])

@@ -2,33 +2,50 @@
 # shellcheck disable=SC2154  # who sources this sets cmd_backend, nj_train, ngpu, torchrun, expdir and log
 # Trainings side by side: lora_experts.sh's, and those of sweep.sh.
 
+. ./gpus.sh
+
 # side_by_side N: sets at_once, how many of N trainings run at once. On a CPU two, of half the
-# threads each, are faster than one after the other; a GPU is for one.
+# threads each, are faster than one after the other; of GPUs each training has its own.
 side_by_side() {
     local most=${nj_train}
     if [ "${most}" = 0 ]; then
-        most=1
         if ! ${here}; then
             most=$1
-        elif [ "${ngpu}" = 0 ] && [ -z "${torchrun}" ] && [ "${OMP_NUM_THREADS}" -gt 1 ]; then
+        elif [ "${ngpu}" != 0 ]; then # run.pl gives none to a job of its own
+            [ "${cmd_backend:-local}" = run ] || most=$(gpu_groups "${ngpu}" | wc -l)
+        elif [ -z "${torchrun}" ] && [ "${OMP_NUM_THREADS}" -gt 1 ]; then
             most=2
         fi
     fi
     at_once=$((most < $1 ? most : $1))
+    at_once=$((at_once > 1 ? at_once : 1))
 }
 
-# beside NAME COMMAND...: runs what trains exp/NAME beside others, when fewer than ${at_once} run.
+# beside NAME COMMAND...: runs what trains exp/NAME beside others, once one of ${at_once} places is free.
 beside() {
-    while [ "$(jobs -rp | wc -l)" -ge "${at_once}" ]; do
+    local place
+    until free_place; do
         wait -n || true
     done
     set -m # a process group of its own, which ends as a whole
     (
+        export job_place=$((${job_place:-0} + place)) # run_job.sh gives each its own GPUs
         ! ${here} || OMP_NUM_THREADS=$(((OMP_NUM_THREADS + at_once - 1) / at_once))
         "${@:2}"
     ) </dev/null &
     set +m
     started[$1]=$!
+    places[place]=$!
+}
+
+# free_place: sets place to the first where nothing runs; fails if there is none.
+free_place() {
+    local running
+    running=" $(jobs -rp | tr '\n' ' ')"
+    for ((place = 0; place < at_once; place++)); do
+        [[ ${running} == *" ${places[place]:-none} "* ]] || return 0
+    done
+    return 1
 }
 
 # finish NAME...: waits for these trainings. When one has failed the others go on to their end.
@@ -58,6 +75,7 @@ stop_all() {
 }
 
 [[ ${cmd_backend:-local} =~ ^(local|run)$ ]] && here=true || here=false # on this machine
-declare -A started=()
+declare -A started=() # the process that trains each
+places=()             # the one that has each place
 trap stop_all EXIT
 trap 'log "stopped; the same command again resumes each training after its last finished epoch"; exit 130' INT TERM

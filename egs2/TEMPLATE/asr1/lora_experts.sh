@@ -51,7 +51,7 @@ Models
   --expert_config conf/train_expert.yaml  --expert_args "--max_epoch 3"   and likewise
   --multi_config, --full_config, --mole_config, --distill_config, *_args: ESPnet's options
   --train_args ""        for every training; a model's own *_args win
-  --nj_train 0           trainings at once, which share the threads; 0: two on CPUs, one on GPUs, all on a cluster
+  --nj_train 0           trainings at once, which share the threads; 0: two on CPUs, one on each GPU, all on a cluster
   --joint_experts true   train all experts side by side in one job; false: one job each
   --train_multi true     the pooled LoRA
   --train_full false     full fine-tuning too

@@ -4,13 +4,15 @@
 #   run_job.sh [--gpu N] [--mem X] [JOB=1:N] LOG COMMAND...
 #
 # The interface of Kaldi's run.pl: in LOG and COMMAND the word JOB becomes the job's number.
-# Jobs share the threads. Every ${progress_interval} seconds the latest line of progress is shown;
-# when a job fails, the end of its log.
+# Jobs share the threads; with --gpu N each has N GPUs of its own, as far as there are. Every
+# ${progress_interval} seconds the latest line of progress is shown; when a job fails, the end of its log.
 set -uo pipefail
 
-first=1 last=1
+. "$(dirname "$0")/gpus.sh"
+first=1 last=1 ngpu=0
 while [ $# -gt 0 ]; do
     case "$1" in
+        --gpu) ngpu=$2; shift 2 ;;
         --*) shift 2 ;;
         JOB=*:*) first=${1#JOB=} last=${first#*:} first=${first%:*}; shift ;;
         *) break ;;
@@ -33,6 +35,8 @@ latest() {
 
 n=$((last - first + 1))
 [ -z "${OMP_NUM_THREADS:-}" ] || export OMP_NUM_THREADS=$(((OMP_NUM_THREADS + n - 1) / n))
+groups=()
+[ "${ngpu}" = 0 ] || mapfile -t groups < <(gpu_groups "${ngpu}")
 pids=() logs=()
 # Jobs end by themselves: a training after its step, saying how it is resumed.
 trap 'kill "${pids[@]}" ${watcher:-} 2>/dev/null; wait "${pids[@]}"; exit 130' INT TERM
@@ -43,6 +47,9 @@ for ((job = first; job <= last; job++)); do
         echo "# ${*//JOB/${job}}"
         echo "# started $(date)"
     } >"${joblog}"
+    if [ ${#groups[@]} -gt 0 ]; then # ${job_place}: of what runs beside other jobs
+        export CUDA_VISIBLE_DEVICES=${groups[(${job_place:-0} + job - first) % ${#groups[@]}]}
+    fi
     "${@//JOB/${job}}" </dev/null >>"${joblog}" 2>&1 &
     pids+=($!) logs+=("${joblog}")
 done
