@@ -1,14 +1,13 @@
-"""What all our ESPnet models share: batches, loss terms per utterance, statistics.
+"""What all our ESPnet models share: loss terms per utterance, statistics, checkpoints.
 
 Names of dimensions: B batch, S samples, T mel frames, M mel bins, U text positions,
-Q counted text positions of the whole batch, D width, K vocabulary, L languages.
+Q counted text positions of the whole batch, D width, K vocabulary.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +18,18 @@ from torch import Tensor
 from espnet_lora_experts.experts.bank import count_parameters
 from espnet_lora_experts.experts.distill import js_divergence, sequence_mean
 from espnet_lora_experts.plugin import checkpoint
+from espnet_lora_experts.plugin.batch import (
+    Batch,
+    require_positions,
+    require_targets,
+    shift,
+    sort_rows,
+)
 from espnet_lora_experts.plugin.preprocessor import decode_languages
 from espnet_lora_experts.whisper import languages as table
 from espnet_lora_experts.whisper.folder import save_system
 from espnet_lora_experts.whisper.precision import autocast_context, autocast_type
-from espnet_lora_experts.whisper.prompt import EOT, PROMPT_LENGTH, SOT
+from espnet_lora_experts.whisper.prompt import EOT, SOT
 from espnet_lora_experts.whisper.route import Route
 from espnet_lora_experts.whisper.systems import (
     Encoded,
@@ -34,27 +40,6 @@ from espnet_lora_experts.whisper.systems import (
 
 Terms = dict[str, Tensor]
 """Loss terms and statistics, one value per utterance, (B,)."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch as the models need it.
-
-    Attributes:
-        mel_BTM: Log-mel features.
-        frames_B: Their lengths.
-        ids_BU: Decoder input: prompt and text.
-        targets_BU: The token after each input token.
-        text_BU: True where the target is text or its end; False in the prompt.
-        langs: Language of each row.
-    """
-
-    mel_BTM: Tensor
-    frames_B: Tensor
-    ids_BU: Tensor
-    targets_BU: Tensor
-    text_BU: Tensor
-    langs: list[str]
 
 
 class WhisperModel(ESPnetASRModel):
@@ -140,7 +125,8 @@ class WhisperModel(ESPnetASRModel):
         Raises:
             ValueError: A language that is no target, or a text longer than the decoder.
         """
-        self._require_positions(text_lengths.tolist(), kwargs.get("utt_id"))
+        positions = self.backbone.config.max_target_positions
+        require_positions(text_lengths.tolist(), positions, kwargs.get("utt_id"))
         batch = self.batch(speech, speech_lengths, text, text_lengths, lang)
         with autocast_context(self.autocast, speech.device.type):
             terms = self.terms(batch)
@@ -149,63 +135,19 @@ class WhisperModel(ESPnetASRModel):
         self._log_first(stats)
         return force_gatherable((terms["loss"].mean(), stats, weight), speech.device)
 
-    def _require_positions(
-        self, lengths: list[int], utts: Sequence[str] | None
-    ) -> None:
-        positions = self.backbone.config.max_target_positions
-        tokens, least = max(lengths), min(lengths)
-        if least < PROMPT_LENGTH:  # its losses would be 0, and count in the means
-            row = lengths.index(least)
-            raise ValueError(
-                f"utterance {utts[row] if utts else row} must have a prompt of "
-                f"{PROMPT_LENGTH} tokens, or no position has a target, but has {least} "
-                "tokens; its text must come from WhisperPreprocessor"
-            )
-        if tokens > positions:
-            row = lengths.index(tokens)
-            raise ValueError(
-                f"utterance {utts[row] if utts else row} must have at most {positions} "
-                f"tokens, the decoder's positions, but has {tokens} with its prompt; "
-                "split it or take it out (--iterator_type task leaves it out)"
-            )
-
     def batch(self, speech, speech_lengths, text, text_lengths, lang) -> Batch:
         """Features and shifted text of a batch, its rows sorted by language."""
         langs = decode_languages(lang)
-        self._require_targets(langs)
-        if langs != sorted(langs):  # rows of one expert are neighbours: one product
-            order = sorted(range(len(langs)), key=langs.__getitem__)
-            langs = [langs[i] for i in order]
-            given = (speech, speech_lengths, text, text_lengths)
-            speech, speech_lengths, text, text_lengths = (x[order] for x in given)
+        require_targets(langs, self.languages)
+        langs, speech, speech_lengths, text, text_lengths = sort_rows(
+            langs, speech, speech_lengths, text, text_lengths
+        )
         pad = self.training and float(torch.rand(())) < self.pad_to_30s_prob
         with torch.no_grad():
             mel_BTM, frames_B = self.frontend(speech, speech_lengths, pad)
             if self.specaug is not None and self.training:
                 mel_BTM, frames_B = self.specaug(mel_BTM, frames_B)
-        shifted = self._shift(text[:, : text_lengths.max()], text_lengths)
-        return Batch(mel_BTM, frames_B, *shifted, langs)
-
-    def _require_targets(self, langs: Sequence[str]) -> None:
-        unknown = sorted(set(langs) - set(self.languages))
-        if unknown:
-            raise ValueError(
-                f"languages must be of {self.languages}, but the batch has {unknown}; "
-                "give them in --langs or take these utterances out"
-            )
-
-    def _shift(
-        self, text_BU: Tensor, lengths_B: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        own_BU = (
-            torch.arange(text_BU.shape[1], device=text_BU.device) < lengths_B[:, None]
-        )
-        ids_BU = text_BU.masked_fill(~own_BU, self.eos)
-        end_B1 = ids_BU.new_full((len(ids_BU), 1), self.eos)
-        targets_BU = torch.cat([ids_BU[:, 1:], end_B1], dim=1)
-        counted_BU = own_BU.clone()
-        counted_BU[:, : PROMPT_LENGTH - 1] = False
-        return ids_BU, targets_BU, counted_BU
+        return Batch(mel_BTM, frames_B, *shift(text, text_lengths, self.eos), langs)
 
     def asr_terms(self, batch: Batch) -> Terms:
         """Teacher-forced recognition under the system's gates with given languages."""
@@ -234,7 +176,7 @@ class WhisperModel(ESPnetASRModel):
             teacher_BUD: A teacher's, for its divergence ``loss_js`` as well.
             js_weight: Weight of the divergence.
         """
-        counted_BU, text_BU = self.counted(batch), batch.text_BU
+        counted_BU, text_BU = batch.counted(self.language_loss), batch.text_BU
         targets_Q = batch.targets_BU[counted_BU]
         # a mean over the text positions as one over the counted positions
         share_B1 = counted_BU.sum(1, True) / text_BU.sum(1, True).clamp(min=1)
@@ -266,12 +208,6 @@ class WhisperModel(ESPnetASRModel):
         if self.language_loss:
             terms["acc_lid"] = self._language_hits(y_BUD[:, 0], batch.langs)
         return terms
-
-    def counted(self, batch: Batch) -> Tensor:
-        """Positions that the recognition loss counts, (B, U)."""
-        counted_BU = batch.text_BU.clone()
-        counted_BU[:, 0] = self.language_loss
-        return counted_BU
 
     @torch.no_grad()
     def _language_hits(self, y_BD: Tensor, langs: Sequence[str]) -> Tensor:
@@ -332,7 +268,7 @@ class WhisperModel(ESPnetASRModel):
         """
         if route is None and len(self.languages) == 1:
             route = self.languages * len(speech)
-        self._require_targets(route or [])
+        require_targets(route or [], self.languages)
         features = self.frontend(speech, speech_lengths)
         encoded = encode(self.backbone, self.system, *features, route)
         self.decoder.route = encoded.route

@@ -13,7 +13,8 @@ from espnet_lora_experts.experts.bank import TARGETS, lora_config
 from espnet_lora_experts.experts.distill import cosine_loss_B, student_factors
 from espnet_lora_experts.experts.layer import ExpertLinear
 from espnet_lora_experts.experts.store import WEIGHTS, load_expert
-from espnet_lora_experts.plugin.base import Batch, Terms, WhisperModel
+from espnet_lora_experts.plugin.base import Terms, WhisperModel
+from espnet_lora_experts.plugin.batch import Batch
 from espnet_lora_experts.plugin.extend import extend_mole, extend_student
 from espnet_lora_experts.whisper.systems import (
     Experts,

@@ -236,7 +236,8 @@ def needed_operations(model, batch: dict, rank: int) -> float:
     encoder = 2 * (4 + ffn) * width**2 * P * config.encoder_layers
     decoder = 2 * (6 + ffn) * width**2 * U * config.decoder_layers
     decoder += 2 * 2 * width**2 * P * config.decoder_layers  # keys, values of P
-    vocabulary = 2 * config.vocab_size * width * int(model.counted(inputs).sum())
+    counted = int(inputs.counted(model.language_loss).sum())
+    vocabulary = 2 * config.vocab_size * width * counted
     share = rank * (2 * 4 + 2 * (1 + ffn / 2)) / (width * (4 + ffn))
     lora = share * (encoder + decoder)
     attention = 4 * width * config.encoder_layers * sum(p * p for p in positions)
