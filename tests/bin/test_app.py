@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_lora_experts.bin import app
+from espnet_lora_experts.bin import app, app_page
 from espnet_lora_experts.inference import Result, Speech2Text
 from espnet_lora_experts.whisper.backbone import Backbone
 from espnet_lora_experts.whisper.description import write_description
@@ -53,7 +53,7 @@ def test_without_gradio_the_extra_is_named(monkeypatch, tmp_path):
 def test_a_clip_of_any_format_and_rate_is_read(tmp_path, suffix):
     path = tmp_path / f"clip.{suffix}"
     soundfile.write(path, np.stack([SPEECH, SPEECH], axis=1), 44_100)
-    samples = app.read_clip(str(path), max_duration=1)
+    samples = app_page.read_clip(str(path), max_duration=1)
     assert samples.ndim == 1
     assert len(samples) == pytest.approx(16_000 * len(SPEECH) / 44_100, rel=0.2)
 
@@ -76,20 +76,20 @@ def test_what_cannot_be_transcribed_is_said_in_plain_words(
     else:
         soundfile.write(path, samples, 16_000)
     with pytest.raises(ValueError, match=message) as error:
-        app.read_clip(str(path), max_duration=2)
+        app_page.read_clip(str(path), max_duration=2)
     assert str(tmp_path) not in str(error.value)
 
 
 def test_nothing_to_transcribe_is_said():
     with pytest.raises(ValueError, match="There is no speech yet"):
-        app.read_clip(None, max_duration=2)
+        app_page.read_clip(None, max_duration=2)
 
 
 def test_an_upload_is_never_run_as_a_command(tmp_path, monkeypatch):
     """As a Kaldi pipe would be."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="cannot be read as audio"):
-        app.read_clip("touch ran |", max_duration=2)
+        app_page.read_clip("touch ran |", max_duration=2)
     assert not (tmp_path / "ran").exists()
 
 
@@ -154,16 +154,18 @@ def test_a_system_beside_others_is_the_system_alone(expdir, systems, name):
 
 
 def test_experts_take_the_language_that_whisper_finds(systems):
-    text, posteriors, facts = app.transcribe(systems["mono"], SPEECH, app.AUTO)
+    text, posteriors, facts = app_page.transcribe(
+        systems["mono"], SPEECH, app_page.AUTO
+    )
     found = systems["vanilla"](SPEECH).lang
     expected = systems["mono"](SPEECH, found)
     assert (text, posteriors) == (expected.text, {})
-    language = app.name_of(found)
+    language = app_page.name_of(found)
     assert facts.startswith(f"{language} (found by Whisper) · score ")
 
 
 def test_posteriors_go_by_the_names_of_languages(systems):
-    _, posteriors, facts = app.transcribe(systems["kd"], SPEECH, app.AUTO)
+    _, posteriors, facts = app_page.transcribe(systems["kd"], SPEECH, app_page.AUTO)
     assert set(posteriors) == {"Spanish", "Russian", "Japanese"}
     assert sum(posteriors.values()) == pytest.approx(1)
     assert facts.startswith(f"{max(posteriors, key=posteriors.get)} (found) · ")
@@ -171,19 +173,19 @@ def test_posteriors_go_by_the_names_of_languages(systems):
 
 def test_a_given_language_is_taken(systems):
     for name in ("kd", "mono"):
-        text, posteriors, facts = app.transcribe(systems[name], SPEECH, "ru")
+        text, posteriors, facts = app_page.transcribe(systems[name], SPEECH, "ru")
         assert text == systems[name](SPEECH, "ru").text
         assert posteriors == {}
         assert facts.startswith("Russian (given) · ")
 
 
 def test_a_system_says_which_languages_it_knows(systems):
-    shown = app.transcribe(systems["kd"], SPEECH, "nl")
+    shown = app_page.transcribe(systems["kd"], SPEECH, "nl")
     assert shown == ("", {}, "Knows Spanish, Russian, Japanese only.")
 
 
 def test_what_a_result_lacks_is_said():
     cut = Result("hola", "es", {}, -1.0, ["hola"], ended=False)
-    assert app.facts(cut, 1.0, 2.0, "given").endswith("cut at the most tokens")
+    assert app_page.facts(cut, 1.0, 2.0, "given").endswith("cut at the most tokens")
     silent = Result("", "", {}, 0.0, [])
-    assert app.facts(silent, 1.0, 2.0, "found").startswith("nobody speaks · ")
+    assert app_page.facts(silent, 1.0, 2.0, "found").startswith("nobody speaks · ")

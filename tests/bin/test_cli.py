@@ -12,7 +12,7 @@ import pytest
 from espnet_lora_experts import bin as commands
 from espnet_lora_experts.bin import cli
 
-PARTS = {"cli", "dump", "tasks"}  # of commands
+PARTS = {"app_page", "cli", "dump", "tasks"}  # of commands
 NAMES = [m.name for m in pkgutil.iter_modules(commands.__path__) if m.name not in PARTS]
 
 
