@@ -424,6 +424,23 @@ def test_jobs_of_one_machine_share_its_threads(recipe):
         assert "\nhas 3\n" in (recipe / f"{job}.log").read_text()
 
 
+def test_signs_of_life_are_of_the_job_not_of_what_it_loads(recipe):
+    said = (
+        r"printf 'Loading weights: 100%%| 167/167 [00:00, 7390.49it/s]\n'; sleep 0.5;"
+        r" printf 'exp/kd/test: 50%%| 20/40 [00:05, 4.00it/s]\n'; sleep 0.5"
+    )
+    done = subprocess.run(
+        ["./run_job.sh", "log", "sh", "-c", said],
+        cwd=recipe,
+        env={"PATH": "/usr/bin:/bin", "progress_interval": "0.1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    [line] = done.stdout.splitlines()
+    assert line == "    log: exp/kd/test: 50%| 20/40 [00:05, 4.00it/s]"
+
+
 @pytest.mark.parametrize(
     "ngpu, offered, given",
     [

@@ -27,7 +27,7 @@ shift
 
 latest() {
     local line left
-    line=$(tr '\r' '\n' <"$1" | grep -E 'batch:|epoch results|it/s|s/it' | tail -n 1 |
+    line=$(tr '\r' '\n' <"$1" | grep -E 'batch:|epoch results|it/s|s/it' | grep -vE '^(#|Loading weights)' | tail -n 1 |
         sed -E 's/^\[[^]]*\] [0-9-]* ([0-9:]*),[0-9]* \([^)]*\) INFO: /\1 /; s/iter_time[^,]*, //' | cut -c1-110)
     left=$(grep -oE 'Estimated time to finish: .*' "$1" | tail -n 1)
     echo "${line}${left:+ (${left#*finish: } to go)}"
