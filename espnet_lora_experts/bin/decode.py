@@ -73,6 +73,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--maxlenratio", type=float, default=1.0, help="most tokens per 20 ms of speech"
     )
     parser.add_argument(
+        "--no_repeat_ngram_size",
+        type=int,
+        default=0,
+        help="so many tokens in a row never come twice in a transcript; 0: they may",
+    )
+    parser.add_argument(
         "--cross", action="store_true", help="each expert of mono on every language"
     )
     parser.add_argument("--ngpu", type=int, default=0)

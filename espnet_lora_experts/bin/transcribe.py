@@ -34,6 +34,7 @@ DECODING = {
     "length_penalty": (float, "exponent; for beams"),
     "max_tokens": (int, "most tokens of a transcript"),
     "maxlenratio": (float, "most tokens for each 20 ms of speech"),
+    "no_repeat_ngram_size": (int, "so many tokens never come twice; 0: they may"),
     "batch_seconds": (float, "most seconds of a padded batch: memory and speed"),
     "autocast": (str, "type of matrix products: none, auto, bfloat16 or float16"),
     "segmentation": (str, "of recordings: auto (by voice over 30 s), vad or windows"),

@@ -31,6 +31,9 @@ class DecodeOptions:
         maxlenratio: Most tokens for each encoder frame of the clip (20 ms), ESPnet's
             option: it bounds what a decoder that loops can add. 1 (50 tokens a
             second) is above the fastest speech in any script; 0 sets no such bound.
+        no_repeat_ngram_size: So many tokens in a row never come a second time in a
+            transcript, transformers' option: a decoder that loops ends there; 0 sets
+            no such bound.
         suppress_tokens: Leave out the non-speech tokens that Whisper's
             generation_config names: for a Whisper that was not fine-tuned.
     """
@@ -39,10 +42,13 @@ class DecodeOptions:
     length_penalty: float = 1.0
     max_tokens: int | None = None
     maxlenratio: float = 1.0
+    no_repeat_ngram_size: int = 0
     suppress_tokens: bool = False
 
     def __post_init__(self):
-        for name, least in (("beam_size", 1), ("max_tokens", 1), ("maxlenratio", 0)):
+        least_of = {"beam_size": 1, "max_tokens": 1}
+        least_of |= {"maxlenratio": 0, "no_repeat_ngram_size": 0}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be {least} or more, but got {value}")
@@ -135,6 +141,7 @@ class Recognizer:
             self.prompter.eot,
             self.never_K.to(prompts_BT.device),
             self.options.length_penalty,
+            self.options.no_repeat_ngram_size,
         )
         return [
             Hypothesis([*path.tokens], path.score, lang, posterior, path.ended)

@@ -32,6 +32,21 @@ class Path:
             return Path(self.tokens, score, True)
         return Path((*self.tokens, token), score)
 
+    def repeating(self, size: int) -> list[int]:
+        """Tokens that would end the same ``size`` tokens a second time.
+
+        Example:
+            >>> Path((1, 2, 3, 1, 2)).repeating(3), Path((1, 2, 3, 1, 2)).repeating(4)
+            ([3], [])
+        """
+        last = self.tokens[len(self.tokens) - size + 1 :]
+        starts = range(len(self.tokens) - size + 1)
+        return [
+            self.tokens[i + size - 1]
+            for i in starts
+            if self.tokens[i : i + size - 1] == last
+        ]
+
     def rank(self, length_penalty: float) -> float:
         """Score divided by length to the power of ``length_penalty``."""
         return self.score / (len(self.tokens) + self.ended) ** length_penalty
@@ -88,6 +103,7 @@ def search(
     eot: int,
     never_K: Tensor,
     length_penalty: float = 1.0,
+    no_repeat_ngram_size: int = 0,
 ) -> list[Path]:
     """Decodes a batch to the end.
 
@@ -102,6 +118,7 @@ def search(
         eot: Id of the end token.
         never_K: Added to all scores: minus infinity for what may not come.
         length_penalty: Exponent of the length that scores are divided by.
+        no_repeat_ngram_size: So many tokens never come a second time; 0: they may.
 
     Returns:
         The best hypothesis of each utterance.
@@ -111,7 +128,10 @@ def search(
     logits_BQK = logits_BK[:, None]
     scores_BQ = logits_BQK.new_zeros(logits_BQK.shape[:2], dtype=torch.float32)
     while True:
-        found = _candidates(logits_BQK.float() + never_K, scores_BQ, stepper.beam)
+        allowed_BQK = logits_BQK.float() + never_K
+        if no_repeat_ngram_size:
+            _forbid_repeats(allowed_BQK, going, no_repeat_ngram_size)
+        found = _candidates(allowed_BQK, scores_BQ, stepper.beam)
         parents = [
             []
             if utterance.done
@@ -126,6 +146,14 @@ def search(
             stepper.keep(rows)
         ids_BQ, scores_BQ = _grown(going, stepper, parents)
         logits_BQK = stepper.step(ids_BQ)
+
+
+def _forbid_repeats(logits_BQK: Tensor, going: Sequence[Utterance], size: int) -> None:
+    """Takes out, in place, what would end the same ``size`` tokens a second time."""
+    for logits_QK, utterance in zip(logits_BQK, going, strict=True):
+        for logits_K, path in zip(logits_QK, utterance.alive, strict=False):
+            if repeating := path.repeating(size):
+                logits_K[repeating] = WORST
 
 
 def _candidates(logits_BQK: Tensor, scores_BQ: Tensor, beam: int) -> list[list]:

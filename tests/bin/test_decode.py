@@ -321,6 +321,7 @@ def test_skip_done_decodes_again_what_would_be_another(run, project, tmp_path, c
 def test_every_option_of_decoding_arrives(project, folder_30s):
     options = {"autocast": "bfloat16", "batch_seconds": 7.0, "beam_size": 3}
     options |= {"length_penalty": 0.5, "max_tokens": 9, "maxlenratio": 0.25}
+    options["no_repeat_ngram_size"] = 3
     given = [f"--{name}={value}" for name, value in options.items()]
     cmd = ["--systems", "multi", "--langs", "es ru", "--expdir", str(project / "exp")]
     args = decode.get_parser().parse_args([*cmd, *given])

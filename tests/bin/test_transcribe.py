@@ -188,6 +188,7 @@ def test_no_files_are_an_error(run, monkeypatch):
 def test_every_option_of_decoding_arrives(model, tmp_path):
     options = {"autocast": "bfloat16", "batch_seconds": 7.0, "beam_size": 3}
     options |= {"length_penalty": 0.5, "max_tokens": 9, "maxlenratio": 0.25}
+    options["no_repeat_ngram_size"] = 3
     given = [f"--{name}={value}" for name, value in options.items()]
     args = transcribe.get_parser().parse_args(["--model", str(model), *given])
     speech2text = transcribe.load(args)

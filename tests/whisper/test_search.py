@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import NoRepeatNGramLogitsProcessor
 
 from espnet_lora_experts.whisper import search
 from espnet_lora_experts.whisper.decoding import DecodeOptions, Recognizer
@@ -20,7 +21,9 @@ LANGUAGES = ["es", "ru", "ja"]
 
 
 @torch.no_grad()
-def plain(backbone, system, prompter, encoded, lang, beam, limit, length_penalty):
+def plain(
+    backbone, system, prompter, encoded, lang, beam, limit, length_penalty, size=0
+):
     """All continuations of all hypotheses, sorted; all tokens again for each."""
     encoded = Encoded(encoded.hidden_BPD, encoded.valid_BP, [lang])
     prompt, alive, ended = prompter.prompt(lang), [([], 0.0)], []
@@ -30,6 +33,9 @@ def plain(backbone, system, prompter, encoded, lang, beam, limit, length_penalty
             y_BUD = decode(backbone, system, encoded, torch.tensor([prompt + tokens]))
             logits_K = backbone.logits(y_BUD[0, -1])
             logits_K[prompter.eot + 1 :] = float("-inf")
+            for token in range(prompter.eot if size else 0):
+                if repeats([*tokens, token], size):
+                    logits_K[token] = float("-inf")
             for token, value in enumerate(logits_K.log_softmax(-1).tolist()):
                 every.append(([*tokens, token], score + value))
         every.sort(key=lambda pair: -pair[1])
@@ -57,6 +63,45 @@ def test_search_is_the_plain_one(
         assert found[b].tokens == tokens[: len(tokens) - ended]
         assert found[b].ended == ended
         assert found[b].score == pytest.approx(score, abs=1e-4)
+
+
+def repeats(tokens, size):
+    """Whether any run of so many tokens comes twice."""
+    runs = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+    return len(set(runs)) < len(runs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("size", [1, 2])
+def test_no_run_of_tokens_comes_twice(trio, prompter, mel, langs, row_of, beam, size):
+    system, free = Experts(LANGUAGES), False
+    encoded = encode(trio, system, *mel, langs)
+    options = DecodeOptions(beam, max_tokens=12)
+    bound = DecodeOptions(beam, max_tokens=12, no_repeat_ngram_size=size)
+    found = Recognizer(trio, system, prompter, bound)(encoded, langs)
+    unbound = Recognizer(trio, system, prompter, options)(encoded, langs)
+    for b, row in enumerate(unbound):
+        free |= repeats(row.tokens, size)
+        alone = row_of(encoded, b)
+        tokens, score = plain(
+            trio, system, prompter, alone, langs[b], beam, 12, 1.0, size
+        )
+        assert not repeats(found[b].tokens, size)
+        assert found[b].tokens == [x for x in tokens if x != prompter.eot]
+        assert found[b].score == pytest.approx(score, abs=1e-4)
+    assert free  # without the bound some do
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_repeats_are_those_that_transformers_forbids(size):
+    forbid = NoRepeatNGramLogitsProcessor(size)
+    for ids_T in torch.randint(4, (30, 12), generator=torch.Generator().manual_seed(0)):
+        for length in range(13):
+            kept_K = forbid(ids_T[None, :length], torch.zeros(1, 4))[0]
+            forbidden = kept_K.isinf().nonzero().flatten().tolist()
+            path = Path(tuple(ids_T[:length].tolist()))
+            assert sorted(set(path.repeating(size))) == forbidden
 
 
 @torch.no_grad()
@@ -121,7 +166,13 @@ def test_found_languages_are_decoded_as_given_ones(
 
 
 @pytest.mark.parametrize(
-    "options", [{"beam_size": 0}, {"max_tokens": 0}, {"maxlenratio": -1.0}]
+    "options",
+    [
+        {"beam_size": 0},
+        {"max_tokens": 0},
+        {"maxlenratio": -1.0},
+        {"no_repeat_ngram_size": -1},
+    ],
 )
 def test_options_are_checked(options):
     (name,) = options
