@@ -72,31 +72,37 @@ def read_config(folder: Path) -> LoraConfig:
             f"{config.init_lora_weights} changed it; convert it with PEFT's "
             "path_initial_model_for_weight_conversion"
         )
-    _check_kinds(config, path)
+    _check_names(config, path)
+    _check_numbers(config, path)
     config.inference_mode = False
     config.init_lora_weights = True
     return config
 
 
-def _check_kinds(config: LoraConfig, path: Path) -> None:
-    """What PEFT does not check: numbers that are none, and expressions that never end.
+def _check_names(config: LoraConfig, path: Path) -> None:
+    """What PEFT does not check: expressions that never end.
 
     PEFT searches the layers' names for targets and patterns. A repeated group can take
     it exponentially long, a few repeated letters cannot.
     """
+    texts: list[object] = []
     for patterns in (config.rank_pattern, config.alpha_pattern):
         if not isinstance(patterns, dict):
             raise ValueError(f"{path}: patterns must be objects, but got {patterns!r}")
-        for text in patterns:
-            _check_pattern(text, path)
+        texts += patterns
     for found in (config.target_modules, config.exclude_modules):
         if found is None:
             continue
         names = [found] if isinstance(found, str) else found
         if not isinstance(names, list | set):  # PEFT makes sets of lists
             raise ValueError(f"{path}: layers must be names, but got {found!r:.99}")
-        for text in names:
-            _check_pattern(text, path)
+        texts += names
+    for text in texts:
+        _check_pattern(text, path)
+
+
+def _check_numbers(config: LoraConfig, path: Path) -> None:
+    """What PEFT does not check: numbers that are none."""
     ranks = [config.r, *(config.rank_pattern or {}).values()]
     alphas = [config.lora_alpha, *(config.alpha_pattern or {}).values()]
     if any(type(x) is not int or not 0 < x < MOST for x in ranks):
