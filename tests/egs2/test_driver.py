@@ -424,6 +424,32 @@ def test_jobs_of_one_machine_share_its_threads(recipe):
         assert "\nhas 3\n" in (recipe / f"{job}.log").read_text()
 
 
+@pytest.mark.parametrize(
+    "ngpu, more, at_once",
+    [
+        ("1", {}, "3"),
+        ("2", {}, "1"),
+        ("4", {}, "1"),  # fewer than asked
+        ("1", {"torchrun": "--nproc_per_node 1"}, "1"),  # they share a port
+        ("1", {"cmd_backend": "run"}, "1"),  # they would share a GPU
+        ("1", {"cmd_backend": "slurm"}, "9"),
+        ("1", {"nj_train": "2"}, "2"),
+        ("0", {}, "2"),
+    ],
+)
+def test_as_many_train_at_once_as_there_is_room_for(recipe, ngpu, more, at_once):
+    env = {"ngpu": ngpu, "nj_train": "0", "torchrun": "", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        ["bash", "-euc", '. ./jobs.sh; side_by_side 9; echo "${at_once}"'],
+        cwd=recipe,
+        env={"PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "7,5,3", **env, **more},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [at_once]
+
+
 def test_signs_of_life_are_of_the_job_not_of_what_it_loads(recipe):
     said = (
         r"printf 'Loading weights: 100%%| 167/167 [00:00, 7390.49it/s]\n'; sleep 0.5;"

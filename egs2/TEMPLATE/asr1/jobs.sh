@@ -11,10 +11,12 @@ side_by_side() {
     if [ "${most}" = 0 ]; then
         if ! ${here}; then
             most=$1
-        elif [ "${ngpu}" != 0 ]; then # run.pl gives none to a job of its own
-            [ "${cmd_backend:-local}" = run ] || most=$(gpu_groups "${ngpu}" | wc -l)
-        elif [ -z "${torchrun}" ] && [ "${OMP_NUM_THREADS}" -gt 1 ]; then
-            most=2
+        elif [ -n "${torchrun}" ]; then # all of its ranks would meet at one port
+            most=1
+        elif [ "${ngpu}" = 0 ]; then
+            most=$((OMP_NUM_THREADS > 1 ? 2 : 1))
+        elif [ "${cmd_backend:-local}" = local ]; then # run.pl gives no job GPUs of its own
+            most=$(gpu_groups "${ngpu}" | wc -l)
         fi
     fi
     at_once=$((most < $1 ? most : $1))
@@ -40,13 +42,14 @@ beside() {
 
 # free_place: sets place to the first where nothing runs; fails if there is none.
 free_place() {
-    local running
-    running=" $(jobs -rp | tr '\n' ' ')"
     for ((place = 0; place < at_once; place++)); do
-        [[ ${running} == *" ${places[place]:-none} "* ]] || return 0
+        running "${places[place]:-none}" || return 0
     done
     return 1
 }
+
+# running PID: whether this job of ours still runs.
+running() { [[ " $(jobs -rp | tr '\n' ' ')" == *" $1 "* ]]; }
 
 # finish NAME...: waits for these trainings. When one has failed the others go on to their end.
 finish() {
@@ -64,10 +67,9 @@ finish() {
 
 # stop_all: what still runs when this ends before it; of a shell that was killed alone, its training.
 stop_all() {
-    local pid running
-    running=" $(jobs -rp | tr '\n' ' ')"
+    local pid
     for pid in "${started[@]}"; do
-        if [[ ${running} == *" ${pid} "* ]] || ! wait "${pid}"; then
+        if running "${pid}" || ! wait "${pid}"; then
             kill -- "-${pid}" 2>/dev/null || true
         fi
     done
