@@ -60,7 +60,9 @@ def sort_rows(
     return [langs[i] for i in order], *(rows[order] for rows in given)
 
 
-def shift(text_BU: Tensor, lengths_B: Tensor, eos: int) -> tuple[Tensor, ...]:
+def shift(
+    text_BU: Tensor, lengths_B: Tensor, eos: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """The decoder's input, its targets and where they are text: see :class:`Batch`.
 
     Args:

@@ -32,8 +32,8 @@ class DecodeOptions:
             option: it bounds what a decoder that loops can add. 1 (50 tokens a
             second) is above the fastest speech in any script; 0 sets no such bound.
         no_repeat_ngram_size: So many tokens in a row never come a second time in a
-            transcript, transformers' option: a decoder that loops ends there; 0 sets
-            no such bound.
+            transcript, transformers' option: a decoder that loops must go on with
+            other ones, or end; 0 sets no such bound.
         suppress_tokens: Leave out the non-speech tokens that Whisper's
             generation_config names: for a Whisper that was not fine-tuned.
     """
@@ -46,9 +46,8 @@ class DecodeOptions:
     suppress_tokens: bool = False
 
     def __post_init__(self):
-        least_of = {"beam_size": 1, "max_tokens": 1}
-        least_of |= {"maxlenratio": 0, "no_repeat_ngram_size": 0}
-        for name, least in least_of.items():
+        counts = {"beam_size": 1, "max_tokens": 1, "no_repeat_ngram_size": 0}
+        for name, least in (counts | {"maxlenratio": 0}).items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be {least} or more, but got {value}")
