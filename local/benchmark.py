@@ -23,9 +23,12 @@ import json
 import logging
 import os
 import sys
+import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 warnings.filterwarnings("ignore")
@@ -75,17 +78,30 @@ def main() -> None:
     names = args.rows or free
     if lacking := [name for name in names if name not in free]:
         parser.error(f"{', '.join(lacking)} need --student; see --help")
-    results = []
-    for name in names:
-        with redirect_stdout(sys.stderr):
-            result = compete(ROWS[name], ROWS[name].make(world), args.rounds)
-        results.append(result)
-        print(line(result), file=sys.stderr, flush=True)
+    results = run(names, world, args.rounds)
     machine = f"{args.device}, {args.precision}, {torch.get_num_threads()} threads"
     if args.json:
         print(json.dumps({"machine": machine, "rows": results}, indent=1))
     else:
         print(f"{machine}, {args.backbone}, {args.rounds} rounds\n\n{table(results)}")
+    done = {result["row"] for result in results}
+    if failed := [name for name in names if name not in done]:
+        sys.exit(f"failed, see above: {' '.join(failed)}")
+
+
+def run(names: Sequence[str], world: World, rounds: int) -> list[dict[str, Any]]:
+    """Results of the rows, each shown once it is there; one that fails is left out."""
+    results = []
+    for name in names:
+        with redirect_stdout(sys.stderr):
+            try:
+                result = compete(ROWS[name], ROWS[name].make(world), rounds)
+            except Exception:  # an hour of other rows is not lost with it
+                traceback.print_exc()
+                continue
+            print(line(result), flush=True)
+        results.append(result)
+    return results
 
 
 if __name__ == "__main__":

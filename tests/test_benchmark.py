@@ -4,14 +4,17 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "local"))
 
+import benchmark
 from bench import endurance, harness
 from bench.endurance import Endurance
 from bench.harness import Contest, Row, compete, count, line, row
+from bench.world import Clip, World
 
 
 def contest(ours, peer, **kwargs):
@@ -68,6 +71,33 @@ def test_note_may_wait_for_the_rounds(monkeypatch):
     works = contest([1.0], [1.0], note=lambda: f"{len(said)} runs")
     one = row("name", "we", "they", faster=2)(lambda world: said.append(1) or works)
     assert compete(harness.ROWS["name"], one(None), 1)["note"] == "1 runs"
+
+
+def test_a_row_that_fails_takes_no_other_with_it(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "ROWS", {})
+    monkeypatch.setattr(harness, "ROWS", benchmark.ROWS)
+    row("first", "we", "they", faster=2)(lambda world: contest([1.0], [2.0]))
+    row("broken", "we", "they", faster=2)(lambda world: 1 / 0)
+    row("last", "we", "they", faster=2)(lambda world: contest([1.0], [3.0]))
+    found = benchmark.run(benchmark.ROWS, None, 1)
+    assert {x["row"]: x["ratio"] for x in found} == {"first": 2, "last": 3}
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_clips_come_from_all_over_the_corpus_and_suffice():
+    world = World()
+    world.clips = [
+        Clip(f"{lang}{i:02}", lang, "", np.ones(i + 1))
+        for lang in ("es", "fr")
+        for i in range(13)
+    ]
+    some = world.pick(6, ["es", "fr"])
+    assert " ".join(clip.utt for clip in some) == "es00 es04 es08 fr00 fr04 fr08"
+    longest = world.pick(4, ["es", "fr"], equal=True)
+    assert [len(clip.speech) for clip in longest] == [12] * 4
+    assert len(world.pick(26, ["es", "fr"])) == 26
+    with pytest.raises(ValueError, match=r"14 clips of es, but has 13; remove it"):
+        world.pick(28, ["es", "fr"])
 
 
 def test_growth_is_that_of_the_end_and_counted_by_thousands(monkeypatch):

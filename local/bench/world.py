@@ -63,12 +63,12 @@ class World:
 
     @cached_property
     def data(self) -> Path:
-        """A dump dir with 60 clips of each of eight languages."""
+        """A dump dir with 64 clips of each of eight languages, less what is dropped."""
         dump = self.folder / "dump"
         if not (dump / "utt2num_samples").exists():
             langs = " ".join(LANGS)
             raw = ["--langs", langs, "--download_dir", str(self.download_dir)]
-            raw += ["--data_dir", str(self.folder / "data"), "--max_train", "60"]
+            raw += ["--data_dir", str(self.folder / "data"), "--max_train", "64"]
             _python("local/mini_data.py", *raw)
             dirs = ["--in_dirs", f"{self.folder}/data/train", "--out_dirs", str(dump)]
             module = "espnet_lora_experts.bin.format_data"
@@ -87,10 +87,18 @@ class World:
             count: How many.
             langs: The languages.
             equal: Take the longest, cut to the length of the shortest of them.
+
+        Raises:
+            ValueError: A language has fewer clips.
         """
         each, clips = count // len(langs), []
         for lang in langs:
             own = [clip for clip in self.clips if clip.lang == lang]
+            if len(own) < each:
+                raise ValueError(
+                    f"{self.folder} must hold {each} clips of {lang}, but has "
+                    f"{len(own)}; remove it, and it is prepared anew"
+                )
             if equal:
                 clips += sorted(own, key=lambda clip: -len(clip.speech))[:each]
             else:
