@@ -20,7 +20,7 @@ PYTHON = '#!/usr/bin/env bash\necho "python $*"\n'
 @pytest.fixture
 def sweep(tmp_path):
     """Runs a sweep of some lines; stand-ins for what it calls record their options."""
-    for name in ("sweep.sh", "jobs.sh", "gpus.sh"):
+    for name in ("sweep.sh", "jobs.sh", "shares.sh"):
         shutil.copy(SWEEP.with_name(name), tmp_path)
     (tmp_path / "path.sh").write_text("python=./python\n")
     for name, content in (("run.sh", RECORD), ("python", PYTHON)):

@@ -2,7 +2,7 @@
 # shellcheck disable=SC2154  # who sources this sets cmd_backend, nj_train, ngpu, torchrun, expdir and log
 # Trainings side by side: lora_experts.sh's, and those of sweep.sh.
 
-. ./gpus.sh
+. ./shares.sh
 
 # side_by_side N: sets at_once, how many of N trainings run at once. On a CPU two, of half the
 # threads each, are faster than one after the other; of GPUs each training has its own.
@@ -32,7 +32,7 @@ beside() {
     set -m # a process group of its own, which ends as a whole
     (
         export job_place=$((${job_place:-0} + place)) # run_job.sh gives each its own GPUs
-        ! ${here} || OMP_NUM_THREADS=$(((OMP_NUM_THREADS + at_once - 1) / at_once))
+        ! ${here} || share_threads "${at_once}"
         "${@:2}"
     ) </dev/null &
     set +m

@@ -8,7 +8,7 @@
 # ${progress_interval} seconds the latest line of progress is shown; when a job fails, the end of its log.
 set -uo pipefail
 
-. "$(dirname "$0")/gpus.sh"
+. "$(dirname "$0")/shares.sh"
 first=1 last=1 ngpu=0
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -33,8 +33,7 @@ latest() {
     echo "${line}${left:+ (${left#*finish: } to go)}"
 }
 
-n=$((last - first + 1))
-[ -z "${OMP_NUM_THREADS:-}" ] || export OMP_NUM_THREADS=$(((OMP_NUM_THREADS + n - 1) / n))
+share_threads "$((last - first + 1))"
 groups=()
 [ "${ngpu}" = 0 ] || mapfile -t groups < <(gpu_groups "${ngpu}")
 pids=() logs=()

@@ -1,5 +1,10 @@
 # shellcheck shell=bash
-# Which GPUs of this machine each of several jobs gets; jobs.sh and run_job.sh source this.
+# What each of several jobs gets of this machine; jobs.sh and run_job.sh source this.
+
+# share_threads N: each of N jobs gets its part of the threads, rounded up.
+share_threads() {
+    [ -z "${OMP_NUM_THREADS:-}" ] || export OMP_NUM_THREADS=$(((OMP_NUM_THREADS + $1 - 1) / $1))
+}
 
 # gpu_groups N: the GPUs that there are, or that CUDA_VISIBLE_DEVICES names, N of them a line: 0,1
 gpu_groups() {
