@@ -59,8 +59,11 @@ def test_a_file_stays_on_an_error(tmp_path, existed):
 def test_everything_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
     """Or the power fails between the two, and the new name has no content."""
     done = []
-    path_of = lambda handle: os.path.basename(os.readlink(f"/proc/self/fd/{handle}"))  # noqa: E731
-    monkeypatch.setattr(os, "fsync", lambda handle: done.append(path_of(handle)))
+
+    def fsync(handle):
+        done.append(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+
+    monkeypatch.setattr(os, "fsync", fsync)
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *x: (done.append("now"), replace(*x)))
     atomic.write_text(tmp_path / "text", "whole")

@@ -36,7 +36,6 @@ def over_vocabulary(
     W_KD: Tensor,
     losses: Losses,
     others: Sequence[Tensor] = (),
-    chunk: int = CHUNK,
 ) -> tuple[Tensor, ...]:
     """Values per position from the scores ``states W^T``.
 
@@ -46,7 +45,6 @@ def over_vocabulary(
         losses: The losses, elementwise or along the vocabulary.
         others: Other states, (N, D), whose scores the losses need too: a teacher's.
             They get no gradient.
-        chunk: C.
 
     Returns:
         What ``losses`` gives, of all positions, (N,) each; gradients reach
@@ -64,13 +62,13 @@ def over_vocabulary(
         return losses(slice(0, len(states_ND)), *scores)
     needed = torch.is_grad_enabled() and states_ND.requires_grad
     states = states_ND.to(W_KD.dtype), *others
-    return _InChunks.apply(W_KD, losses, chunk, needed, *states)
+    return _InChunks.apply(W_KD, losses, needed, *states)
 
 
 class _InChunks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, W_KD, losses, chunk, needed, *states):
-        parts = _slices(0, len(states[0]), chunk)
+    def forward(ctx, W_KD, losses, needed, *states):
+        parts = _slices(0, len(states[0]), CHUNK)
         found = [_chunk(states, W_KD, losses, at, needed) for at in parts]
         values, grads = zip(*found, strict=True)
         outputs = _joined(values)
@@ -87,8 +85,8 @@ class _InChunks(torch.autograd.Function):
             grad_values[i][:, None].to(saved_ND.dtype) * saved_ND
             for i, saved_ND in zip(ctx.learned, ctx.saved_tensors, strict=True)
         ]
-        others = len(ctx.needs_input_grad) - 5
-        return None, None, None, None, sum(terms[1:], terms[0]), *[None] * others
+        others = len(ctx.needs_input_grad) - 4
+        return None, None, None, sum(terms[1:], terms[0]), *[None] * others
 
 
 def _chunk(states, W_KD: Tensor, losses: Losses, at: slice, needed: bool):

@@ -30,8 +30,8 @@ def test_a_signal_ends_at_the_next_step_with_the_shells_status(number, caplog):
     before = [signal.getsignal(x) for x in SIGNALS]
     taken = []
     with pytest.raises(SystemExit) as caught, interrupt.caught():
-        after = lambda n, utts: interrupt.check(f"after step {n}")  # noqa: E731
-        for _, n in Steps([([], n) for n in range(5)], after):
+        batches = [([], n) for n in range(5)]
+        for _, n in Steps(batches, lambda n, utts: interrupt.check(f"after step {n}")):
             taken.append(n)
             if n == 2:
                 os.kill(os.getpid(), number)

@@ -11,6 +11,11 @@ from espnet_lora_experts.whisper.vocabulary import over_vocabulary
 N, D, K = 11, 5, 37
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(vocabulary, "CHUNK", 4)
+
+
 @pytest.fixture
 def given():
     generator = torch.Generator().manual_seed(0)
@@ -36,9 +41,10 @@ def losses_of(targets):
 @pytest.mark.parametrize("chunk", [1, 4, 11, 64])
 def test_chunks_of_blocks_are_the_whole(given, chunk, block, monkeypatch):
     monkeypatch.setattr(vocabulary, "BLOCK", block)
+    monkeypatch.setattr(vocabulary, "CHUNK", chunk)
     states, teacher, W, targets, upstream = given
     losses = losses_of(targets)
-    got = over_vocabulary(states, W, losses, [teacher], chunk)
+    got = over_vocabulary(states, W, losses, [teacher])
     expected = losses(slice(None), states @ W.T, teacher @ W.T)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b)
@@ -53,7 +59,7 @@ def test_chunks_of_blocks_are_the_whole(given, chunk, block, monkeypatch):
 def test_a_loss_that_is_not_used_gets_no_weight(given):
     states, teacher, W, targets, upstream = given
     losses = losses_of(targets)
-    got = over_vocabulary(states, W, losses, [teacher], 4)[0] @ upstream[0]
+    got = over_vocabulary(states, W, losses, [teacher])[0] @ upstream[0]
     expected = losses(slice(None), states @ W.T, teacher @ W.T)[0] @ upstream[0]
     torch.testing.assert_close(
         torch.autograd.grad(got, states), torch.autograd.grad(expected, states)
@@ -67,7 +73,7 @@ def test_a_trained_vocabulary_gets_its_gradient(given):
     grads = [
         torch.autograd.grad(values[0].sum(), [states, W])
         for values in (
-            over_vocabulary(states, W, losses, [teacher], 4),
+            over_vocabulary(states, W, losses, [teacher]),
             losses(slice(None), states @ W.T, teacher @ W.T),
         )
     ]
@@ -82,8 +88,8 @@ def test_no_gradient_is_computed_where_none_is_needed(given):
         return (scores_CK.amax(1),)
 
     with torch.no_grad():
-        over_vocabulary(states, W, losses, chunk=4)
-    over_vocabulary(states.detach(), W, losses, chunk=4)
+        over_vocabulary(states, W, losses)
+    over_vocabulary(states.detach(), W, losses)
 
 
 def test_no_positions_have_no_values(given):
@@ -97,7 +103,5 @@ def test_no_positions_have_no_values(given):
 def test_all_scores_never_exist_at_once(given):
     states, *_, W, _, _ = given
     sizes = []
-    over_vocabulary(
-        states, W, lambda at, s: (sizes.append(len(s)), s.amax(1))[1:], chunk=4
-    )
+    over_vocabulary(states, W, lambda at, s: (sizes.append(len(s)), s.amax(1))[1:])
     assert sizes == [4, 4, 3]

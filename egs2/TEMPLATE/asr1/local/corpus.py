@@ -126,8 +126,8 @@ def collect(
         check_script(lang, split, foreign, len(seen))
         taken |= seen
         if limits[split] is not None:
-            key = lambda row: (draw(row.utt, seed), row.utt)  # noqa: E731
-            members = heapq.nsmallest(limits[split], members, key)
+            drawn = [(draw(row.utt, seed), row.utt, row) for row in members]
+            members = [row for *_, row in heapq.nsmallest(limits[split], drawn)]
         found.kept[split] += members
         found.numbers[split, lang] = len(members)
 
