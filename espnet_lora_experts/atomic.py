@@ -53,7 +53,8 @@ def folder(path: str | os.PathLike) -> Iterator[Path]:
         temp.mkdir()
         yield temp
         for part in temp.rglob("*"):
-            _to_disk(part)
+            if not part.is_symlink():  # its folder holds it; it may lead nowhere
+                _to_disk(part)
         _to_disk(temp)
         _move(temp, path)
         _to_disk(path.parent)

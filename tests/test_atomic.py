@@ -19,6 +19,13 @@ def test_a_folder_shows_the_new_content_only_when_whole(tmp_path):
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def test_a_folder_may_hold_links_that_lead_nowhere(tmp_path):
+    with atomic.folder(tmp_path / "made") as temp:  # as Debian's fillets-ng-data does
+        (temp / "font.ttf").symlink_to("/usr/share/fonts/of/another/package.ttf")
+    (link,) = (tmp_path / "made").iterdir()
+    assert link.is_symlink() and not link.exists()
+
+
 @pytest.mark.parametrize("existed", [True, False])
 def test_a_folder_leaves_everything_on_an_error(tmp_path, existed):
     folder = tmp_path / "folder"
