@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import soundfile
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-DOWNLOADS = ROOT / "egs2/mini_multilingual/asr1/downloads"
+MINI = ROOT / "egs2/mini_multilingual/asr1"
+DOWNLOADS = MINI / "downloads"
 MADE = {"exp", "data", "dump", "downloads"}
 OPTIONS = {
     "commonvoice": ["--langs", "ca eo", "--commonvoice", "commonvoice"],
@@ -71,3 +73,13 @@ def test_other_corpora_become_formatted_data(run, name):
     assert {row.split()[1] for row in rows} == set(langs.split())
     for row in (home / "dump/raw/train/wav.scp").read_text().splitlines()[::20]:
         assert soundfile.info(home / row.split()[1]).samplerate == 16_000
+
+
+def test_fish_fillets_come_from_debians_own_packages(tmp_path):
+    command = [MINI / "local/data.sh", "--langs", "cs nl", "--max_train", "5"]
+    command += ["--data_dir", tmp_path, "--download_dir", DOWNLOADS]
+    subprocess.run(list(map(str, command)), cwd=MINI, check=True)
+    langs = (tmp_path / "train/utt2lang").read_text().split()[1::2]
+    assert Counter(langs) == {"cs": 5, "nl": 5}
+    for row in (tmp_path / "train/wav.scp").read_text().splitlines():
+        assert soundfile.info(MINI / row.split()[1]).duration > 0.3
