@@ -26,8 +26,8 @@ class Segmentation:
             voice activity; ``vad`` looks for voices in short clips as well; ``windows``
             cuts longer recordings into equal windows, each cut moved to the quietest
             moment nearby, whatever is heard there.
-        most_seconds: Most seconds of a segment that was cut.
-        pause_seconds: Seconds without voice that end a segment; shorter ones are within
+        max_segment: Most seconds of a segment that was cut.
+        min_pause: Seconds without voice that end a segment; shorter ones are within
             it. A system that was trained on single sentences wants them apart, and so
             does speech that changes its language; Whisper as it came likes context.
 
@@ -36,26 +36,26 @@ class Segmentation:
     """
 
     method: str = "auto"
-    most_seconds: float = 28.0
-    pause_seconds: float = 0.4
+    max_segment: float = 28.0
+    min_pause: float = 0.4
 
     def __post_init__(self):
         if self.method not in METHODS:
             raise ValueError(
                 f"segmentation must be one of {METHODS}, but got {self.method!r}"
             )
-        if not 1 <= self.most_seconds <= 30:
+        if not 1 <= self.max_segment <= 30:
             raise ValueError(
-                f"max_segment must be 1 to 30 seconds, but got {self.most_seconds}"
+                f"max_segment must be 1 to 30 seconds, but got {self.max_segment}"
             )
-        if not 0.1 <= self.pause_seconds:
+        if not 0.1 <= self.min_pause:
             raise ValueError(
-                f"min_pause must be 0.1 seconds or more, but got {self.pause_seconds}"
+                f"min_pause must be 0.1 seconds or more, but got {self.min_pause}"
             )
 
     def __call__(self, samples_S: np.ndarray) -> list[Span]:
         """The segments of a recording in order; none where nothing is heard."""
-        most = int(self.most_seconds * SAMPLE_RATE)
+        most = int(self.max_segment * SAMPLE_RATE)
         if self.method != "vad" and len(samples_S) <= MAX_SAMPLES:
             spans = [(0, len(samples_S))]
         elif self.method == "windows":
@@ -63,7 +63,7 @@ class Segmentation:
         else:
             from espnet_lora_experts.inference.voice import speech_spans
 
-            spans = speech_spans(samples_S, most, self.pause_seconds)
+            spans = speech_spans(samples_S, most, self.min_pause)
         return [span for span in spans if _is_heard(samples_S[slice(*span)])]
 
 

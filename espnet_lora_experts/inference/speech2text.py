@@ -131,8 +131,8 @@ class Speech2Text(ClipRecognizer):
             self.autocast,
             self.finder,
             self.segmentation.method,
-            self.segmentation.most_seconds,
-            self.segmentation.pause_seconds,
+            self.segmentation.max_segment,
+            self.segmentation.min_pause,
             **self.options,
         )
 

@@ -26,7 +26,7 @@ PAD_MS = 100
 """Milliseconds that a segment begins before the voice and ends after it."""
 
 
-def speech_spans(samples_S: np.ndarray, most: int, pause_seconds: float) -> list[Span]:
+def speech_spans(samples_S: np.ndarray, most: int, min_pause: float) -> list[Span]:
     """Where somebody speaks.
 
     Source: silero-vad, https://github.com/snakers4/silero-vad (MIT); its own defaults
@@ -35,7 +35,7 @@ def speech_spans(samples_S: np.ndarray, most: int, pause_seconds: float) -> list
     Args:
         samples_S: Samples at 16 kHz in [-1, 1].
         most: Most samples of a span; a longer one is cut in its longest pause.
-        pause_seconds: Seconds without voice that end a span.
+        min_pause: Seconds without voice that end a span.
 
     Returns:
         First sample and the one after the last of each span, in order.
@@ -47,7 +47,7 @@ def speech_spans(samples_S: np.ndarray, most: int, pause_seconds: float) -> list
         speech_probabilities(samples_S).tolist(),
         sampling_rate=SAMPLE_RATE,
         max_speech_duration_s=most / SAMPLE_RATE,
-        min_silence_duration_ms=round(1000 * pause_seconds),
+        min_silence_duration_ms=round(1000 * min_pause),
         speech_pad_ms=PAD_MS,
         audio_length_samples=len(samples_S),
     )

@@ -62,9 +62,9 @@ def test_a_quiet_voice_is_no_silence():
     ("options", "message"),
     [
         ({"method": "silence"}, r"segmentation must be one of \('auto'.*'silence'"),
-        ({"most_seconds": 31}, "max_segment must be 1 to 30 seconds, but got 31"),
-        ({"most_seconds": 0}, "max_segment must be 1 to 30 seconds, but got 0"),
-        ({"pause_seconds": 0}, "min_pause must be 0.1 seconds or more, but got 0"),
+        ({"max_segment": 31}, "max_segment must be 1 to 30 seconds, but got 31"),
+        ({"max_segment": 0}, "max_segment must be 1 to 30 seconds, but got 0"),
+        ({"min_pause": 0}, "min_pause must be 0.1 seconds or more, but got 0"),
     ],
 )
 def test_impossible_options_are_errors(options, message):
