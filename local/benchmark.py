@@ -11,6 +11,7 @@ whose training was padded in part, since faster-whisper always pads. After the d
 
     cd egs2/mini_multilingual/asr1
     ./run.sh --stage 8 --stop_stage 8 --tag padded --train_kd_logits_only false \
+        --train_args "--max_epoch 3" \
         --distill_args "--model_conf pad_to_30s_prob=0.3 --batch_bins 270000"
     cd - && .venv/bin/python local/benchmark.py --rows decode_fw decode_fw_batched \
         decode_fw_beam --student egs2/mini_multilingual/asr1/exp/kd_padded
