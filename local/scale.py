@@ -1,7 +1,7 @@
 """How time and memory grow: with languages, rank, clips, Whisper, lists, processes.
 
     .venv/bin/python local/scale.py                      # all six tables
-    .venv/bin/python local/scale.py --tables languages rank
+    .venv/bin/python local/scale.py --tables rank length
 
 Training steps on real clips (the mini recipe's, prepared on first use), medians of some
 rounds; sizes of Whisper that are not at hand are counted from their published shapes.

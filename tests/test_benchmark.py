@@ -11,6 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "local"))
 
 import benchmark
+import scale
 from bench import endurance, harness
 from bench.endurance import Endurance
 from bench.harness import Contest, Row, compete, count, line, row
@@ -82,6 +83,21 @@ def test_a_row_that_fails_takes_no_other_with_it(monkeypatch, capsys):
     found = benchmark.run(benchmark.ROWS, None, 1)
     assert {x["row"]: x["ratio"] for x in found} == {"first": 2, "last": 3}
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "known"),
+    [
+        (benchmark.__doc__, "--rows", harness.ROWS),
+        (scale.__doc__, "--tables", scale.TABLES),
+    ],
+)
+def test_examples_of_the_help_name_what_there_is(text, option, known):
+    _, *examples = text.replace("\\\n", " ").split(option)
+    for example in examples:
+        names = example.splitlines()[0].split(" --")[0].split()
+        assert names and set(names) <= set(known)
+    assert examples
 
 
 def test_clips_come_from_all_over_the_corpus_and_suffice():
