@@ -25,16 +25,14 @@ import logging
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "4000")
-warnings.filterwarnings("ignore")
 
-import torch  # noqa: E402
+import torch
 
 with redirect_stdout(sys.stderr):  # ESPnet prints when it is imported
     from bench import decoding, faster, training  # noqa: F401  (they register rows)

@@ -18,13 +18,11 @@ import json
 import logging
 import os
 import sys
-import warnings
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "4000")
-warnings.filterwarnings("ignore")
 
 with redirect_stdout(sys.stderr):
     from bench.endurance import ROWS, Endurance, Recipe

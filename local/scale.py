@@ -13,24 +13,22 @@ import argparse
 import logging
 import os
 import statistics
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "4000")
-warnings.filterwarnings("ignore")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from bench import lists  # noqa: E402
-from bench.harness import peak_memory, timed  # noqa: E402
-from bench.ranks import epoch_seconds  # noqa: E402
-from bench.training import needed_operations, steps  # noqa: E402
-from bench.world import LANGS, Clip, World, seconds  # noqa: E402
-from transformers import WhisperConfig, WhisperForConditionalGeneration  # noqa: E402
+import numpy as np
+import torch
+from bench import lists
+from bench.harness import peak_memory, timed
+from bench.ranks import epoch_seconds
+from bench.training import needed_operations, steps
+from bench.world import LANGS, Clip, World, seconds
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from espnet_lora_experts.experts.bank import ExpertBank, lora_config  # noqa: E402
-from espnet_lora_experts.whisper import languages  # noqa: E402
+from espnet_lora_experts.experts.bank import ExpertBank, lora_config
+from espnet_lora_experts.whisper import languages
 
 MIB = 2**20
 SIZES = {  # width, layers, heads, mel bins, vocabulary

@@ -22,9 +22,10 @@ from espnet_lora_experts.bin import backbone, decode, export, format_data, score
 from espnet_lora_experts.plugin import packing
 from tests import conftest
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "egs2/TEMPLATE/asr1/local"))
+import fetch  # of the recipes for corpora
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "egs2/TEMPLATE/asr1/local"))
-import fetch  # noqa: E402  # of the recipes for corpora
 
 LANGS = ["es", "ja", "ru"]
 TEXTS = {"es": "uno dos tres", "ja": "いち、に", "ru": "да, нет"}
